@@ -1,0 +1,117 @@
+"""Transactions on SQLite and PostgreSQL with one set of rules.
+
+``read`` is a deferred transaction, ``write`` takes the write lock at once on SQLite (``BEGIN IMMEDIATE``), so that a
+transaction never fails half-way for want of it. Both are bound to a tenant ``Scope``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.pool import QueuePool
+
+from shared_record.db.scope import Scope, check_statement
+
+APP_ROLE = "sr_app"
+BUSY_TIMEOUT_MS = 5_000
+
+
+class Database:
+    """One database. Thread-safe; opens no connection until used."""
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self.url = url
+        self.is_postgresql = make_url(url).get_backend_name() == "postgresql"
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size, "pool_timeout": 10}
+        if self.is_postgresql:
+            options["pool_pre_ping"] = True
+        else:
+            options["poolclass"] = QueuePool
+        self.engine: Engine = create_engine(url, **options)
+        event.listen(self.engine, "connect", _as_app_role if self.is_postgresql else _prepare_sqlite)
+        if not self.is_postgresql:
+            event.listen(self.engine, "begin", _begin_sqlite)
+        event.listen(self.engine, "before_execute", _check)
+
+    @contextmanager
+    def read(self, scope: Scope | None, *, snapshot: bool = False) -> Iterator[Connection]:
+        """Open a transaction for reading. ``snapshot``: every statement in it sees one state of the database."""
+        level = {"isolation_level": "REPEATABLE READ"} if snapshot and self.is_postgresql else {}
+        with self._begin(scope, **level) as connection:
+            yield connection
+
+    @contextmanager
+    def write(self, scope: Scope | None) -> Iterator[Connection]:
+        """Open a transaction for writing; commits at the end, rolls back when the block raises."""
+        with self._begin(scope, sr_write=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _begin(self, scope: Scope | None, **options: Any) -> Iterator[Connection]:
+        with self.engine.connect().execution_options(sr_scope=scope, **options) as connection, connection.begin():
+            self._announce(connection, scope)
+            yield connection
+
+    @contextmanager
+    def rescope(self, connection: Connection, scope: Scope) -> Iterator[Connection]:
+        """Work for another tenant within the same transaction, e.g. to apply several tenants or none."""
+        before: Scope | None = connection.get_execution_options().get("sr_scope")
+        connection.execution_options(sr_scope=scope)
+        self._announce(connection, scope)
+        try:
+            yield connection
+        finally:
+            connection.execution_options(sr_scope=before)
+        self._announce(connection, before)
+
+    def _announce(self, connection: Connection, scope: Scope | None) -> None:
+        """Tell PostgreSQL's row-level security whose rows this transaction may see."""
+        if self.is_postgresql:
+            connection.exec_driver_sql(
+                "SELECT set_config('sr.plane', %s, true), set_config('sr.config', %s, true)",
+                (str(scope.plane), str(scope.config)) if scope else ("", ""),
+            )
+
+    def dispose(self) -> None:
+        """Close pooled connections."""
+        self.engine.dispose()
+
+
+def _check(_connection: Connection, statement: Any, many: Any, one: Any, options: Any) -> None:
+    check_statement(
+        statement,
+        many or ([one] if one else []),
+        options.get("sr_scope"),
+        reviewed=bool(options.get("sr_reviewed")),
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun by _begin_sqlite, not guessed by the driver
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "trusted_schema=OFF",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("sr_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _as_app_role(connection: Any, _record: Any) -> None:
+    """Give up whatever rights the login has beyond the application's own role, under which row-level security holds."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        if cursor.fetchone()[0] != APP_ROLE:
+            cursor.execute(f"SET ROLE {APP_ROLE}")
+        # A plan made while a table was small must not be kept while it grows by millions of rows.
+        cursor.execute("SET plan_cache_mode = force_custom_plan")
+    connection.commit()

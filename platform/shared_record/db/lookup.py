@@ -1,0 +1,210 @@
+"""The few questions that may be asked before a tenant is known.
+
+Each returns the tenant and what is needed to decide, never data. On PostgreSQL they are ``SECURITY DEFINER`` functions,
+because the application's role sees no row without a scope; on SQLite the same text runs as it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, Integer, LargeBinary, String, TextClause, Uuid, bindparam, text
+from sqlalchemy.types import TypeEngine
+
+from shared_record.db.engine import Database
+from shared_record.db.scope import Scope
+from shared_record.db.types import Instant
+
+
+@dataclass(frozen=True, slots=True)
+class TenantRow:
+    """One data plane."""
+
+    tenant_id: UUID
+    config_of: UUID | None
+    slug: str
+    public_id: str
+    state: str
+
+    @property
+    def scope(self) -> Scope:
+        """The scope of this plane."""
+        return Scope.of(self.tenant_id, self.config_of)
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """An active host and its (live) tenant; ``target`` is the tenant's primary host, ``twin`` its test plane."""
+
+    tenant_id: UUID
+    host: str
+    role: str
+    epoch: int
+    target: str | None
+    twin: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """Whose link a handle's digest is."""
+
+    tenant_id: UUID
+    config_of: UUID | None
+    customer_id: UUID
+
+    @property
+    def scope(self) -> Scope:
+        """The scope of the link's plane."""
+        return Scope.of(self.tenant_id, self.config_of)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """An API key's plane and verifier."""
+
+    tenant_id: UUID
+    config_of: UUID | None
+    public_id: str
+    secret_hash: bytes
+    scopes: list[str]
+    revoked_at: datetime | None
+    state: str
+
+    @property
+    def scope(self) -> Scope:
+        """The scope of the key's plane."""
+        return Scope.of(self.tenant_id, self.config_of)
+
+
+_TENANT_COLUMNS = {"tenant_id": Uuid, "config_of": Uuid, "slug": String, "public_id": String, "state": String}
+_HOST_COLUMNS = {
+    "tenant_id": Uuid,
+    "host": String,
+    "role": String,
+    "epoch": Integer,
+    "target": String,
+    "twin": Uuid,
+}
+_LINK_COLUMNS = {"tenant_id": Uuid, "config_of": Uuid, "customer_id": Uuid}
+_KEY_COLUMNS = {
+    "tenant_id": Uuid,
+    "config_of": Uuid,
+    "public_id": String,
+    "secret_hash": LargeBinary,
+    "scopes": JSON,
+    "revoked_at": Instant,
+    "state": String,
+}
+
+LOOKUPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "sr_find_host": (
+        {"p_host": String},
+        _HOST_COLUMNS,
+        "SELECT h.tenant_id, h.host, h.role, h.epoch, p.host AS target, t.tenant_id AS twin FROM host h"
+        " LEFT JOIN host p ON p.tenant_id = h.tenant_id AND p.is_primary AND p.role = 'serving'"
+        " LEFT JOIN tenant t ON t.config_of = h.tenant_id"
+        " WHERE h.host = :p_host AND h.role <> 'released'",
+    ),
+    "sr_find_link": (
+        {"p_digest": LargeBinary},
+        _LINK_COLUMNS,
+        "SELECT l.tenant_id, t.config_of, l.customer_id FROM link l"
+        " JOIN tenant t ON t.tenant_id = l.tenant_id WHERE l.digest = :p_digest AND l.revoked_at IS NULL",
+    ),
+    "sr_find_api_key": (
+        {"p_public_id": String},
+        _KEY_COLUMNS,
+        "SELECT k.tenant_id, t.config_of, k.public_id, k.secret_hash, k.scopes, k.revoked_at, c.state FROM api_key k"
+        " JOIN tenant t ON t.tenant_id = k.tenant_id JOIN tenant c ON c.tenant_id = coalesce(t.config_of, t.tenant_id)"
+        " WHERE k.public_id = :p_public_id",
+    ),
+    "sr_find_tenant": (
+        {"p_slug": String},
+        _TENANT_COLUMNS,
+        "SELECT t.tenant_id, t.config_of, t.slug, t.public_id, t.state FROM tenant t WHERE t.slug = :p_slug",
+    ),
+    "sr_list_tenants": (
+        {},
+        _TENANT_COLUMNS,
+        "SELECT t.tenant_id, t.config_of, t.slug, t.public_id, t.state FROM tenant t ORDER BY t.slug",
+    ),
+    "sr_list_due": (
+        {"p_now": Instant},
+        _TENANT_COLUMNS,
+        "SELECT t.tenant_id, t.config_of, t.slug, t.public_id, t.state FROM tenant t WHERE EXISTS (SELECT 1"
+        " FROM period_tree p WHERE p.tenant_id = t.tenant_id"
+        " AND (p.size > p.vsize OR p.vsize > p.psize OR p.status = 'closing'))"
+        " OR EXISTS (SELECT 1 FROM job j WHERE j.tenant_id = t.tenant_id AND j.due_at <= :p_now) ORDER BY t.slug",
+    ),
+    "sr_list_log_keys": (
+        {},
+        {"origin": String, "vkey": String},
+        "SELECT g.origin, s.vkey FROM signing_key s JOIN log g ON g.tenant_id = s.tenant_id"
+        " ORDER BY g.origin, s.since_size",
+    ),
+}
+"""Name -> (parameters, result columns, body). The migrations create the same bodies as functions on PostgreSQL."""
+
+
+def find_host(db: Database, host: str) -> HostRow | None:
+    """Return the active claim of ``host`` (normalised), or ``None``."""
+    rows = _ask(db, "sr_find_host", p_host=host)
+    return HostRow(*rows[0]) if rows else None
+
+
+def find_link(db: Database, digest: bytes) -> LinkRow | None:
+    """Return whose unrevoked link has this SHA-256 ``digest``, or ``None``."""
+    rows = _ask(db, "sr_find_link", p_digest=digest)
+    return LinkRow(*rows[0]) if rows else None
+
+
+def find_api_key(db: Database, public_id: str) -> KeyRow | None:
+    """Return the key with this public id, revoked or not, or ``None``."""
+    rows = _ask(db, "sr_find_api_key", p_public_id=public_id)
+    return KeyRow(*rows[0]) if rows else None
+
+
+def find_tenant(db: Database, slug: str) -> TenantRow | None:
+    """Return the plane with this slug (a test plane's is ``<slug>~test``), or ``None``."""
+    rows = _ask(db, "sr_find_tenant", p_slug=slug)
+    return TenantRow(*rows[0]) if rows else None
+
+
+def list_tenants(db: Database) -> list[TenantRow]:
+    """Return every plane, by slug."""
+    return [TenantRow(*row) for row in _ask(db, "sr_list_tenants")]
+
+
+def list_due(db: Database, now: datetime) -> list[TenantRow]:
+    """Return the planes in which the worker has something to do: new deltas, or a job that is due."""
+    return [TenantRow(*row[:5]) for row in _ask(db, "sr_list_due", p_now=now)]
+
+
+def list_all_log_keys(db: Database) -> dict[str, list[str]]:
+    """Return the verifier keys (vkey) of every log of this installation, by origin, oldest first."""
+    keys: dict[str, list[str]] = {}
+    for origin, vkey in _ask(db, "sr_list_log_keys"):
+        keys.setdefault(origin, []).append(vkey)
+    return keys
+
+
+def _ask(db: Database, name: str, **parameters: Any) -> list[Any]:
+    with db.read(None) as connection:
+        statement = _STATEMENTS[name, db.is_postgresql]
+        return list(connection.execute(statement, parameters, execution_options={"sr_reviewed": True}))
+
+
+def _statement(name: str, *, as_function: bool) -> Any:
+    parameters, columns, body = LOOKUPS[name]
+    if as_function:
+        arguments = ", ".join(f":{parameter}" for parameter in parameters)
+        body = f"SELECT {', '.join(columns)} FROM {name}({arguments})"  # noqa: S608  constants of this module
+    statement: TextClause = text(body).bindparams(*(bindparam(key, type_=kind) for key, kind in parameters.items()))
+    kinds: dict[str, TypeEngine[Any]] = {key: kind() for key, kind in columns.items()}
+    return statement.columns(**kinds)
+
+
+_STATEMENTS = {(name, pg): _statement(name, as_function=pg) for name in LOOKUPS for pg in (False, True)}

@@ -1,0 +1,239 @@
+"""The ledger: deltas, period trees, heads, epochs, the tenant log and its checkpoints."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+from shared_record.db.schema.base import PLANE, metadata, tenant_column, within_tenant
+from shared_record.db.types import Amount, Instant
+
+BEHIND = text("size > vsize OR vsize > psize OR status = 'closing'")
+
+period_tree = Table(
+    "period_tree",
+    metadata,
+    tenant_column(),
+    Column("tree_id", String(20), primary_key=True),
+    Column("customer_id", Uuid, nullable=False),
+    Column("period", String(7), nullable=False),
+    Column("unit", String(64), nullable=False),
+    Column("status", String(8), nullable=False, server_default="open"),
+    Column("base", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False, server_default="0"),
+    Column("total", Amount, nullable=False, server_default="0"),
+    Column("last_rx", Instant),
+    Column("last_leaf", LargeBinary(32)),
+    Column("vsize", BigInteger, nullable=False, server_default="0"),
+    Column("frontier", LargeBinary, nullable=False),
+    Column("psize", BigInteger, nullable=False, server_default="0"),
+    Column("proot", LargeBinary(32)),
+    Column("ptotal", Amount, nullable=False, server_default="0"),
+    Column("pepoch", BigInteger),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("tenant_id", "customer_id", "period"),
+    Index("ix_period_tree_behind", "tenant_id", "tree_id", sqlite_where=BEHIND, postgresql_where=BEHIND),
+    within_tenant("customer_id", table="customer"),
+    info=PLANE,
+)
+"""One customer's tree for one UTC month. ``base`` counts the customer's deltas of earlier periods. ``size``/``total``
+belong to intake, ``vsize``/``frontier`` (complete subtree roots, 32 bytes each, largest first) to *integrate*, ``p*``
+to the newest published epoch."""
+
+leaf = Table(
+    "leaf",
+    metadata,
+    tenant_column(),
+    Column("tree_id", String(20), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("record_id", String(40), nullable=False),
+    Column("customer_id", Uuid, nullable=False),
+    Column("rx", Instant, nullable=False),
+    Column("at", String(40)),
+    Column("qty", Amount, nullable=False),
+    Column("total", Amount, nullable=False),
+    Column("adjusts", String(40)),
+    Column("entry", Text),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("reference_key", LargeBinary(32)),
+    Column("payload_key", LargeBinary(32), nullable=False),
+    UniqueConstraint("tenant_id", "record_id"),
+    UniqueConstraint("tenant_id", "reference_key"),
+    within_tenant("tree_id", table="period_tree"),
+    info=PLANE,
+)
+"""One delta. ``seq`` starts at 1 within its tree. Append-only: nothing but
+``entry`` may ever change, and that only to null. ``reference_key`` = HMAC(tenant key, customer, referenceId) and
+``payload_key`` = HMAC(tenant key, payload) outlive the erasure of what they were made from."""
+
+delta_detail = Table(
+    "delta_detail",
+    metadata,
+    tenant_column(),
+    Column("tree_id", String(20), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("reference", Text),
+    Column("metadata", Text),
+    Column("salt", LargeBinary(16), nullable=False),
+    within_tenant("tree_id", "seq", table="leaf"),
+    info=PLANE,
+)
+"""What retention may remove: reason, referenceId, metadata (JCS text) and the salt of their hash ``mh``."""
+
+day_counter = Table(
+    "day_counter",
+    metadata,
+    tenant_column(),
+    Column("tree_id", String(20), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("total", Amount, nullable=False),
+    within_tenant("tree_id", table="period_tree"),
+    info=PLANE,
+)
+
+node = Table(
+    "node",
+    metadata,
+    tenant_column(),
+    Column("tree_id", String(20), primary_key=True),
+    Column("level", Integer, primary_key=True),
+    Column("idx", BigInteger, primary_key=True),
+    Column("hash", LargeBinary(32), nullable=False),
+    within_tenant("tree_id", table="period_tree"),
+    info=PLANE,
+)
+"""Roots of complete subtrees of a period tree at levels 8, 16 and 24 (2^level leaves)."""
+
+log = Table(
+    "log",
+    metadata,
+    tenant_column(),
+    Column("origin", String(300), nullable=False),
+    Column("size", BigInteger, nullable=False, server_default="0"),
+    Column("frontier", LargeBinary, nullable=False),
+    Column("halted", Text),
+    Index("ix_log_origin", "origin"),
+    within_tenant(table="tenant"),
+    info=PLANE,
+)
+"""The tenant log: one leaf per epoch. ``halted`` holds the reason while nothing may be signed."""
+
+log_node = Table(
+    "log_node",
+    metadata,
+    tenant_column(),
+    Column("level", Integer, primary_key=True),
+    Column("idx", BigInteger, primary_key=True),
+    Column("hash", LargeBinary(32), nullable=False),
+    within_tenant(table="log"),
+    info=PLANE,
+)
+
+epoch = Table(
+    "epoch",
+    metadata,
+    tenant_column(),
+    Column("n", BigInteger, primary_key=True, autoincrement=False),
+    Column("entry", Text, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("slot_root", LargeBinary(32), nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("ts", Instant, nullable=False),
+    within_tenant(table="log"),
+    info=PLANE,
+)
+
+epoch_member = Table(
+    "epoch_member",
+    metadata,
+    tenant_column(),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("tree_id", String(20), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("root", LargeBinary(32), nullable=False),
+    Column("total", Amount, nullable=False),
+    Column("final", Boolean, nullable=False),
+    Index("ix_epoch_member_tree", "tenant_id", "tree_id", "epoch"),
+    within_tenant("epoch", table="epoch", target=("n",)),
+    within_tenant("tree_id", table="period_tree"),
+    info=PLANE,
+)
+"""What an epoch says of each period tree that changed in it: published columns are set from here alone."""
+
+slot_tile = Table(
+    "slot_tile",
+    metadata,
+    tenant_column(),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("level", Integer, primary_key=True),
+    Column("idx", BigInteger, primary_key=True),
+    Column("hashes", LargeBinary, nullable=False),
+    within_tenant("epoch", table="epoch", target=("n",)),
+    info=PLANE,
+)
+"""The slot tree of the newest epochs, up to 256 hashes of level 0, 8 or 16 per row (C2SP tlog-tiles shape)."""
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    tenant_column(),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+    Column("note", Text),
+    Column("state", String(10), nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    within_tenant(table="log"),
+    Index(
+        "ix_checkpoint_unpublished",
+        "tenant_id",
+        "size",
+        sqlite_where=text("state <> 'published'"),
+        postgresql_where=text("state <> 'published'"),
+    ),
+    info=PLANE,
+)
+"""``state``: ``prepared`` (body stored), ``locked`` (the lock store has it), ``published``."""
+
+statement = Table(
+    "statement",
+    metadata,
+    tenant_column(),
+    Column("tree_id", String(20), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("head", Text, nullable=False),
+    Column("slot", Integer, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("path", LargeBinary, nullable=False),
+    within_tenant("tree_id", table="period_tree"),
+    info=PLANE,
+)
+"""The final head of a closed period and its slot path, kept for ever."""
+
+signing_key = Table(
+    "signing_key",
+    metadata,
+    tenant_column(),
+    Column("key_id", String(8), primary_key=True),
+    Column("vkey", String(400), nullable=False),
+    Column("sealed_seed", LargeBinary, nullable=False),
+    Column("since_size", BigInteger, nullable=False),
+    Column("until_size", BigInteger),
+    within_tenant(table="log"),
+    info=PLANE,
+)

@@ -1,0 +1,127 @@
+"""Typed settings of one installation, read once from ``SHARED_RECORD_*`` in the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from shared_record.errors import ConfigurationError
+
+PREFIX = "SHARED_RECORD_"
+SECRETS = {"database_url", "owner_database_url", "redis_url"}
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator can set. Every field ``x`` is read from ``SHARED_RECORD_X``.
+
+    ``database_url`` empty means SQLite in ``data_dir``; ``owner_database_url`` is used for migrations where the
+    application's own role may not alter tables. Secrets may also come from a file named by ``SHARED_RECORD_X_FILE``.
+    ``platform_hosts``: the operator's own hosts; the first one names the logs and the API. ``public_scheme`` and
+    ``public_port`` are what customers' browsers see; absolute URLs are built from them, never from a request.
+    ``trusted_proxies``: networks whose forwarding headers are believed, one hop.
+    """
+
+    data_dir: Path = Path("shared-record-data")
+    database_url: str = field(default="", repr=False)
+    owner_database_url: str = field(default="", repr=False)
+    redis_url: str = field(default="", repr=False)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    platform_hosts: tuple[str, ...] = ("localhost",)
+    public_scheme: str = "http"
+    public_port: int = 0
+    trusted_proxies: tuple[Network, ...] = ()
+    web_threads: int = 8
+    web_processes: int = 1
+    checkpoint_seconds: float = 10.0
+    log_level: str = "info"
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database as an SQLAlchemy URL; PostgreSQL always through psycopg 3."""
+        return _driver_url(self.database_url) or f"sqlite:///{self.data_dir.absolute() / 'shared-record.sqlite3'}"
+
+    @property
+    def owner_url(self) -> str:
+        """The database as migrations reach it."""
+        return _driver_url(self.owner_database_url) or self.sqlalchemy_url
+
+    @property
+    def keys_path(self) -> Path:
+        """The key ring file."""
+        return self.data_dir / "keys.json"
+
+    @property
+    def visible_port(self) -> int:
+        """The port in customers' links."""
+        return self.public_port or (443 if self.public_scheme == "https" else self.port)
+
+    def url_for_host(self, host: str, path: str = "") -> str:
+        """Return the absolute URL of ``path`` on a *stored* ``host``."""
+        default = 443 if self.public_scheme == "https" else 80
+        port = "" if self.visible_port == default else f":{self.visible_port}"
+        return f"{self.public_scheme}://{host}{port}{path}"
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read settings from ``environ`` (default: the process's), with ``overrides`` on top.
+
+    Unknown ``SHARED_RECORD_*`` names and unreadable values raise ``ConfigurationError``: a misspelt setting must not
+    be ignored. ``None`` among ``overrides`` means "not given".
+    """
+    environ = os.environ if environ is None else environ
+    known = {f.name: f for f in fields(Settings)}
+    values: dict[str, Any] = {}
+    for name, raw in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        key = name.removeprefix(PREFIX).lower()
+        if key.endswith("_file") and key.removesuffix("_file") in SECRETS:
+            key, raw = key.removesuffix("_file"), _read_secret(name, raw)
+        if key not in known:
+            raise ConfigurationError(f"{name} is not a setting. Known: {', '.join(PREFIX + k.upper() for k in known)}.")
+        values[key] = _parse(name, key, raw)
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    return Settings(**values)
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{name}: cannot read {path}: {error.strerror}.") from error
+
+
+def _parse(name: str, key: str, raw: str) -> Any:
+    try:
+        match key:
+            case "data_dir":
+                return Path(raw)
+            case "port" | "public_port" | "web_threads" | "web_processes":
+                return int(raw)
+            case "checkpoint_seconds":
+                return float(raw)
+            case "platform_hosts":
+                return tuple(part.strip() for part in raw.split(",") if part.strip())
+            case "trusted_proxies":
+                return tuple(ipaddress.ip_network(part.strip()) for part in raw.split(",") if part.strip())
+            case "public_scheme" if raw not in ("http", "https"):
+                raise ValueError("expected http or https")
+            case _:
+                return raw
+    except ValueError as error:
+        raise ConfigurationError(f"{name}={raw!r} cannot be read: {error}.") from error
+
+
+def _driver_url(url: str) -> str:
+    for scheme in ("postgresql://", "postgres://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    return url
