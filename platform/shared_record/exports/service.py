@@ -1,0 +1,128 @@
+"""Build an export from one snapshot of the ledger, and refuse a file whose figures differ from the ledger's own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import IO, BinaryIO, cast
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, select
+
+from shared_record.clock import Clock
+from shared_record.db.engine import Database
+from shared_record.db.schema import customer, log
+from shared_record.db.scope import Scope
+from shared_record.errors import NotFoundError
+from shared_record.keys import KeyRing
+from shared_record.ledger.proofs import prove_record
+from shared_record.ledger.records import Period, Record, find_period, stream_records
+from shared_record.plugin import ExportFormat, ExportOptions, ExportRow, ExportSummary, RecordFacts
+from shared_record.tenancy.tenants import read_tenant
+
+_CUSTOMER = (
+    select(customer.c.ref, log.c.origin)
+    .select_from(customer.join(log, log.c.tenant_id == customer.c.tenant_id))
+    .where(customer.c.tenant_id == bindparam("t"), customer.c.customer_id == bindparam("who"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A complete file: its name, what is in it, and the SHA-256 of its bytes."""
+
+    filename: str
+    summary: ExportSummary
+    sha256: bytes
+    length: int
+
+
+def build_export(
+    db: Database,
+    keys: KeyRing,
+    clock: Clock,
+    scope: Scope,
+    customer_id: UUID,
+    period: str,
+    kind: type[ExportFormat],
+    out: IO[bytes],
+) -> Built:
+    """Write one period of a customer to ``out``; ``NotFoundError`` when nothing was recorded in it.
+
+    Rows, totals and proof come from one snapshot, so they agree with each other whatever is recorded meanwhile.
+    """
+    with db.read(scope, snapshot=True) as connection:
+        found = find_period(connection, scope, customer_id, period)
+        if found is None:
+            raise NotFoundError(f"nothing is recorded in {period}.", code="PERIOD_NOT_FOUND")
+        facts = _facts(connection, keys, clock, scope, customer_id, found)
+        counted = _Hashing(out)
+        rows = (export_row(record) for record in stream_records(connection, scope, found))
+        summary = kind().write(rows, cast(BinaryIO, counted), ExportOptions(facts))
+    if (summary.rows, summary.total) != (found.size, found.total):
+        raise RuntimeError(
+            f"{kind.slug} wrote {summary.rows} rows and {summary.total}, the ledger has {found.size} and {found.total}"
+        )
+    name = f"usage-{period}-{facts.customer_ref.partition('-')[2][:8]}.{kind.extension}"
+    return Built(name, summary, counted.digest(), counted.length)
+
+
+def export_row(record: Record) -> ExportRow:
+    """Return a delta as export formats get it."""
+    return ExportRow(
+        seq=record.seq,
+        record_id=record.record_id,
+        receipt_id=record.receipt_id,
+        recorded_at=record.recorded_at,
+        used_at=record.occurred_at,
+        amount=record.amount,
+        running_total=record.running_total,
+        unit=record.period.unit,
+        state=record.state,
+        adjusts=record.adjusts,
+        reference=record.reference_id,
+        reason=record.reason,
+        metadata_json=record.metadata,
+        detail_salt=record.salt.hex() if record.salt else None,
+        entry=record.entry or "",
+    )
+
+
+def _facts(
+    connection: Connection, keys: KeyRing, clock: Clock, scope: Scope, customer_id: UUID, period: Period
+) -> RecordFacts:
+    tenant = read_tenant(connection, scope)
+    person = connection.execute(_CUSTOMER, {"t": scope.plane, "who": customer_id}).one()
+    start, end = period.bounds
+    return RecordFacts(
+        vendor=tenant.name,
+        log_origin=person.origin,
+        customer_ref=person.ref,
+        tree_id=period.tree_id,
+        period=period.period,
+        start=start,
+        end=end,
+        zone=tenant.zone,
+        unit=period.unit,
+        as_of=clock.now(),
+        size=period.size,
+        total=period.total,
+        covered_size=period.psize,
+        covered_total=period.ptotal,
+        proof=prove_record(connection, keys, scope, period.tree_id),
+    )
+
+
+class _Hashing:
+    """A binary stream that counts and hashes what passes through."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out, self._hash, self.length = out, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        self.length += len(data)
+        return self._out.write(data)
+
+    def digest(self) -> bytes:
+        return self._hash.digest()

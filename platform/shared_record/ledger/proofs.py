@@ -1,0 +1,104 @@
+"""Proofs, read from stored hashes: what ties a period's rows to the newest signed checkpoint."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import BindParameter, Connection, bindparam, select
+
+from shared_record.db.schema import checkpoint, customer, epoch, log_node, period_tree, statement
+from shared_record.db.scope import Scope
+from shared_record.keys import KeyRing
+from shared_record.ledger import logs, merkle
+from shared_record.ledger.checkpoints import EMPTY_FRAGMENT, blinding, tile_reader
+from shared_record.ledger.entry import head_text, parse_head
+from shared_record.plugin import RecordProof
+from shared_record.tenancy.tenants import tenant_key
+
+_T: BindParameter[UUID] = bindparam("t")
+_NEWEST = (
+    select(checkpoint.c.size, checkpoint.c.note)
+    .where(checkpoint.c.tenant_id == _T, checkpoint.c.state == "published")
+    .order_by(checkpoint.c.size.desc())
+    .limit(1)
+)
+_TREE = select(period_tree.c.pepoch, period_tree.c.customer_id).where(
+    period_tree.c.tenant_id == _T, period_tree.c.tree_id == bindparam("tree")
+)
+_STATEMENT = select(statement).where(statement.c.tenant_id == _T, statement.c.tree_id == bindparam("tree"))
+_CUSTOMER = select(customer.c.ref, customer.c.slot, customer.c.head).where(
+    customer.c.tenant_id == _T, customer.c.customer_id == bindparam("who")
+)
+_EPOCH = select(epoch.c.entry, epoch.c.slots).where(epoch.c.tenant_id == _T, epoch.c.n == bindparam("n"))
+_EPOCH_HASHES = (
+    select(epoch.c.hash)
+    .where(epoch.c.tenant_id == _T, epoch.c.n >= bindparam("first"), epoch.c.n < bindparam("last"))
+    .order_by(epoch.c.n)
+)
+_LOG_NODES = (
+    select(log_node.c.hash)
+    .where(
+        log_node.c.tenant_id == _T,
+        log_node.c.level == bindparam("lvl"),
+        log_node.c.idx >= bindparam("first"),
+        log_node.c.idx < bindparam("last"),
+    )
+    .order_by(log_node.c.idx)
+)
+
+
+def prove_record(connection: Connection, keys: KeyRing, scope: Scope, tree_id: str) -> RecordProof | None:
+    """Return the proof of one period's published rows against the newest checkpoint, or ``None`` before the first.
+
+    ``connection`` must be a snapshot: the parts belong together. A closed period is proved by its statement, an open
+    one by its head in the newest epoch.
+    """
+    newest = connection.execute(_NEWEST, {"t": scope.plane}).one_or_none()
+    tree = connection.execute(_TREE, {"t": scope.plane, "tree": tree_id}).one()
+    if newest is None or tree.pepoch is None:
+        return None
+    closed = connection.execute(_STATEMENT, {"t": scope.plane, "tree": tree_id}).one_or_none()
+    if closed is not None:
+        n, head, slot, slots = closed.epoch, closed.head, closed.slot, closed.slots
+        slot_path = merkle.split_hashes(closed.path)
+    else:
+        n = newest.size - 1
+        head, slot = _open_head(connection, keys, scope, tree.customer_id, n)
+        slots = connection.execute(_EPOCH, {"t": scope.plane, "n": n}).one().slots
+        read = tile_reader(connection, scope, n)
+        slot_path = [merkle.range_root(start, end, read) for start, end in merkle.inclusion_ranges(slot, slots)]
+    row = next(row for row in parse_head(head).open if row.rec == tree_id)
+    read_log = log_reader(connection, scope)
+    log_path = [merkle.range_root(*span, read_log) for span in merkle.inclusion_ranges(n, newest.size)]
+    return RecordProof(
+        size=row.size,
+        root=row.root,
+        head=head,
+        slot_index=slot,
+        slot_count=slots,
+        slot_path=tuple(slot_path),
+        epoch=connection.execute(_EPOCH, {"t": scope.plane, "n": n}).one().entry,
+        log_index=n,
+        log_size=newest.size,
+        log_path=tuple(log_path),
+        checkpoint=newest.note,
+        vkeys=logs.read_vkeys(connection, scope),
+    )
+
+
+def log_reader(connection: Connection, scope: Scope) -> merkle.ReadHashes:
+    """Return a reader over the hashes of the tenant log."""
+
+    def read(level: int, first: int, last: int) -> bytes:
+        parameters = {"t": scope.plane, "first": first, "last": last}
+        if level == 0:
+            return b"".join(connection.execute(_EPOCH_HASHES, parameters).scalars())
+        return b"".join(connection.execute(_LOG_NODES, parameters | {"lvl": level}).scalars())
+
+    return read
+
+
+def _open_head(connection: Connection, keys: KeyRing, scope: Scope, customer_id: UUID, n: int) -> tuple[str, int]:
+    person = connection.execute(_CUSTOMER, {"t": scope.plane, "who": customer_id}).one()
+    z = blinding(tenant_key(connection, keys, scope), person.slot, n)
+    return head_text(person.ref, n, person.head or EMPTY_FRAGMENT, z), person.slot

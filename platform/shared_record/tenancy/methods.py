@@ -1,0 +1,62 @@
+"""Which step-up methods a tenant offers, in which order, with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from shared_record.db.schema import tenant_method
+from shared_record.db.scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRow:
+    """One method of a tenant. ``epoch`` rises when it is disabled or set otherwise; sessions it opened then end."""
+
+    slug: str
+    position: int
+    enabled: bool
+    settings: dict[str, Any]
+    epoch: int
+
+
+def list_methods(connection: Connection, scope: Scope, *, enabled_only: bool = True) -> tuple[MethodRow, ...]:
+    """Return the tenant's methods in the order in which they are offered."""
+    columns = [tenant_method.c[name] for name in MethodRow.__dataclass_fields__]
+    statement = select(*columns).where(tenant_method.c.tenant_id == scope.config)
+    if enabled_only:
+        statement = statement.where(tenant_method.c.enabled.is_(True))
+    rows = connection.execute(statement.order_by(tenant_method.c.position, tenant_method.c.slug))
+    return tuple(MethodRow(*row) for row in rows)
+
+
+def put_methods(connection: Connection, scope: Scope, methods: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Make ``methods`` (slug and settings, in order) the tenant's methods; what is as asked is not written.
+
+    A method that is left out is disabled, never deleted, so that its epoch cannot start again at a value that an old
+    session still carries. A slug given twice is a ``ValueError``.
+    """
+    wanted = {
+        slug: {"position": position, "enabled": True, "settings": dict(settings)}
+        for position, (slug, settings) in enumerate(methods)
+    }
+    if len(wanted) != len(methods):
+        raise ValueError("a method is named twice")
+    present = {row.slug: row for row in list_methods(connection, scope, enabled_only=False)}
+    for slug, values in wanted.items():
+        if slug not in present:
+            connection.execute(tenant_method.insert(), {"tenant_id": scope.config, "slug": slug, **values})
+    for slug, row in present.items():
+        before = {"position": row.position, "enabled": row.enabled, "settings": row.settings}
+        after = wanted.get(slug, before | {"enabled": False})
+        if after == before:
+            continue
+        ends_sessions = (row.enabled and not after["enabled"]) or after["settings"] != row.settings
+        connection.execute(
+            tenant_method.update()
+            .where(tenant_method.c.tenant_id == scope.config, tenant_method.c.slug == slug)
+            .values(**after, epoch=tenant_method.c.epoch + int(ends_sessions))
+        )

@@ -1,0 +1,1 @@
+"""Independent checking of exported records: pure, offline, on nothing but the file and known keys."""

@@ -1,0 +1,117 @@
+"""JSON exports for Shared Record: every row with its exact hashed text, and the proof that ties them to a checkpoint.
+
+The file is one JSON document whose line breaks are fixed (``shared-record/export@v1``), so it is written and verified
+row by row: format, ``record``, ``proof`` and ``rows`` each start a line, every row is one line, ``]}`` is the last.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Context, Decimal, Inexact
+from typing import BinaryIO, ClassVar
+
+from shared_record.plugin import (
+    ExportFormat,
+    ExportOptions,
+    ExportRow,
+    ExportSummary,
+    RecordFacts,
+    RecordProof,
+    hookimpl,
+)
+
+FORMAT = "shared-record/export@v1"
+_EXACT = Context(prec=60, traps=[Inexact])
+
+
+class Json(ExportFormat):
+    """The complete record: ``shared-record verify FILE`` checks it without asking anybody."""
+
+    slug: ClassVar[str] = "json"
+    title: ClassVar[str] = "JSON with proofs"
+    media_type: ClassVar[str] = "application/json"
+    extension: ClassVar[str] = "json"
+
+    def write(self, rows: Iterable[ExportRow], out: BinaryIO, options: ExportOptions) -> ExportSummary:
+        """Write the document; entries and metadata go in verbatim, since their bytes are what was hashed."""
+        proof = options.record.proof
+        out.write(
+            f'{{"format":{_json(FORMAT)},\n'
+            f'"record":{_json(_record(options.record))},\n'
+            f'"proof":{_json(_proof(proof) if proof else None)},\n'
+            f'"rows":['.encode()
+        )
+        count, total = 0, Decimal(0)
+        first_id: str | None = None
+        last_id: str | None = None
+        for row in rows:
+            out.write(f"{',' if count else ''}\n{_row(row)}".encode())
+            count += 1
+            total = _EXACT.add(total, Decimal(row.amount))
+            first_id, last_id = first_id or row.record_id, row.record_id
+        out.write(b"\n]}\n")
+        return ExportSummary(count, f"{total.normalize(_EXACT):f}", first_id, last_id)
+
+
+@hookimpl
+def register_export_formats() -> list[type[ExportFormat]]:
+    """Offer JSON."""
+    return [Json]
+
+
+def _row(row: ExportRow) -> str:
+    return (
+        f'{{"entry":{row.entry},"receiptId":{_json(row.receipt_id)},"state":{_json(row.state)},'
+        f'"reason":{_json(row.reason)},"referenceId":{_json(row.reference)},'
+        f'"metadata":{row.metadata_json or "null"},"detailSalt":{_json(row.detail_salt)}}}'
+    )
+
+
+def _record(record: RecordFacts) -> dict[str, object]:
+    return {
+        "vendor": record.vendor,
+        "logOrigin": record.log_origin,
+        "customerRef": record.customer_ref,
+        "treeId": record.tree_id,
+        "period": record.period,
+        "start": _moment(record.start),
+        "end": _moment(record.end),
+        "zone": record.zone,
+        "unit": record.unit,
+        "asOf": _moment(record.as_of),
+        "size": record.size,
+        "total": record.total,
+        "covered": {"size": record.covered_size, "total": record.covered_total},
+    }
+
+
+def _proof(proof: RecordProof) -> dict[str, object]:
+    return {
+        "size": proof.size,
+        "root": _base64(proof.root),
+        "head": proof.head,
+        "slot": {
+            "index": proof.slot_index,
+            "count": proof.slot_count,
+            "path": [_base64(node) for node in proof.slot_path],
+        },
+        "epoch": proof.epoch,
+        "log": {"index": proof.log_index, "size": proof.log_size, "path": [_base64(node) for node in proof.log_path]},
+        "checkpoint": proof.checkpoint,
+        "vkeys": list(proof.vkeys),
+    }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _moment(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
