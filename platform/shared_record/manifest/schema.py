@@ -1,0 +1,85 @@
+"""What a file ``tenants/<slug>.toml`` may say. Every tenant setting is a key here."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+
+@lru_cache(maxsize=1)
+def zones() -> frozenset[str]:
+    """Return the names of all time zones this machine knows."""
+    return frozenset(available_timezones())
+
+
+def _known_zone(name: str) -> str:
+    if name not in zones():
+        raise PydanticCustomError("unknown_zone", "there is no time zone {zone}", {"zone": f'"{name}"'})
+    return name
+
+
+def _bare_host(value: object) -> object:
+    """A host may be written as a text alone: a serving host."""
+    return {"host": value} if isinstance(value, str) else value
+
+
+def _line(max_length: int, min_length: int = 1) -> StringConstraints:
+    """One line of text; control characters have no place in a page, a header or a file name."""
+    return StringConstraints(
+        min_length=min_length, max_length=max_length, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]*$"
+    )
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class HostEntry(_Table):
+    """A branded host. An ``alias`` redirects to the primary host, which is the one that links are printed with."""
+
+    host: str
+    role: Literal["serving", "alias"] = "serving"
+    primary: bool = False
+
+
+class MethodEntry(_Table):
+    """A step-up method, offered in the order of the file; ``settings`` are the plugin's own."""
+
+    method: str
+    settings: dict[str, Any] = {}
+
+
+class Manifest(_Table):
+    """The whole file. What it does not mention it does not manage; the defaults are those of a new tenant."""
+
+    name: Annotated[str, _line(200)]
+    hosts: list[Annotated[HostEntry, BeforeValidator(_bare_host)]] = []
+    theme: str = "default"
+    policy: Literal["TWO_TIER", "GATED", "OPEN"] = "TWO_TIER"
+    unit: Annotated[str, _line(64)] = "units"
+    zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    contact: Annotated[str, _line(200, min_length=0)] = ""
+    hide_amounts: bool = False
+    export_formats: list[str] = []
+    checkpoint_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    methods: list[MethodEntry] = []
+
+
+SETTINGS = (
+    "name",
+    "theme",
+    "policy",
+    "unit",
+    "zone",
+    "contact",
+    "hide_amounts",
+    "export_formats",
+    "checkpoint_seconds",
+)
+"""The keys that are one value each; ``hosts`` and ``methods`` are compared item by item."""
+DEFAULTS: dict[str, Any] = {name: Manifest.model_fields[name].default for name in SETTINGS if name != "name"}
+"""What a setting returns to when its line is taken out of the file."""
