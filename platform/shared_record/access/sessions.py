@@ -1,0 +1,380 @@
+"""Who is at a link: the one query behind every customer page, and the sessions it recognises.
+
+A session is valid for one host and one customer, within its two clocks, and only while all six epochs it was issued
+under still stand. Whatever cannot be checked is no session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BindParameter, Connection, Row, bindparam, select
+
+from shared_record.access import audit
+from shared_record.access.policy import Surface, needs_session
+from shared_record.clock import Clock
+from shared_record.db import lookup
+from shared_record.db.engine import Database
+from shared_record.db.schema import customer, host, link, session, tenant, tenant_method
+from shared_record.db.scope import Scope
+from shared_record.keys import handle_digest
+from shared_record.tenancy.policies import Policy
+
+IDLE = timedelta(minutes=30)
+ABSOLUTE = timedelta(hours=12)
+TOUCH_EVERY = timedelta(minutes=1)
+MAX_COOKIES = 20
+"""Session cookies of one browser that are looked up; each record has its own."""
+_COOKIE = re.compile(r"(?:__Host-)?sr-[0-9a-f]{8}")
+
+_T: BindParameter[UUID] = bindparam("t")
+_C: BindParameter[UUID] = bindparam("config_id")
+_primary, _home = host.alias("primary_host"), host.alias("home_host")
+_VISIT = (
+    select(
+        link.c.link_id,
+        link.c.customer_id,
+        link.c.version,
+        link.c.kid,
+        link.c.epoch.label("link_epoch"),
+        link.c.tries,
+        customer.c.external_id,
+        customer.c.display_name,
+        customer.c.ref,
+        _home.c.host.label("home_host"),
+        customer.c.policy.label("own_policy"),
+        customer.c.epoch.label("customer_epoch"),
+        customer.c.code_epoch,
+        customer.c.code_version,
+        customer.c.code_kid,
+        customer.c.former_code_kid,
+        customer.c.former_code_until,
+        tenant.c.name.label("vendor"),
+        tenant.c.contact,
+        tenant.c.state,
+        tenant.c.epoch.label("tenant_epoch"),
+        tenant.c.policy,
+        tenant.c.theme,
+        tenant.c.zone,
+        tenant.c.unit,
+        tenant.c.hide_amounts,
+        tenant.c.export_formats,
+        tenant.c.checkpoint_seconds,
+        host.c.role,
+        host.c.epoch.label("host_epoch"),
+        _primary.c.host.label("primary_host"),
+        session.c.sid_hash,
+        session.c.host.label("session_host"),
+        session.c.method,
+        session.c.tenant_epoch.label("s_tenant"),
+        session.c.host_epoch.label("s_host"),
+        session.c.link_epoch.label("s_link"),
+        session.c.code_epoch.label("s_code"),
+        session.c.customer_epoch.label("s_customer"),
+        session.c.method_epoch.label("s_method"),
+        session.c.last_seen_at,
+        session.c.expires_at,
+        session.c.revoked_at.label("session_revoked_at"),
+        tenant_method.c.epoch.label("method_epoch"),
+        tenant_method.c.enabled.label("method_enabled"),
+    )
+    .select_from(
+        link.join(customer, (customer.c.tenant_id == link.c.tenant_id) & (customer.c.customer_id == link.c.customer_id))
+        .join(tenant, tenant.c.tenant_id == _C)
+        .outerjoin(host, (host.c.tenant_id == tenant.c.tenant_id) & (host.c.host == bindparam("here")))
+        .outerjoin(
+            _primary,
+            (_primary.c.tenant_id == tenant.c.tenant_id) & _primary.c.is_primary & (_primary.c.role == "serving"),
+        )
+        .outerjoin(
+            _home,
+            (_home.c.tenant_id == tenant.c.tenant_id)
+            & (_home.c.host == customer.c.home_host)
+            & (_home.c.role == "serving"),
+        )
+        .outerjoin(
+            session,
+            (session.c.tenant_id == link.c.tenant_id)
+            & (session.c.customer_id == link.c.customer_id)
+            & session.c.sid_hash.in_(bindparam("sids", expanding=True)),
+        )
+        .outerjoin(
+            tenant_method,
+            (tenant_method.c.tenant_id == tenant.c.tenant_id) & (tenant_method.c.slug == session.c.method),
+        )
+    )
+    .where(link.c.tenant_id == _T, link.c.digest == bindparam("digest"), link.c.revoked_at.is_(None))
+)
+_REVOKE = (
+    session.update()
+    .where(session.c.tenant_id == _T, session.c.sid_hash == bindparam("sid"), session.c.revoked_at.is_(None))
+    .values(revoked_at=bindparam("now"))
+)
+_TOUCH = (
+    session.update()
+    .where(session.c.tenant_id == _T, session.c.sid_hash == bindparam("sid"))
+    .values(last_seen_at=bindparam("now"))
+)
+_LOCK_LINK = (
+    select(link.c.epoch)
+    .where(link.c.tenant_id == _T, link.c.customer_id == bindparam("who"), link.c.revoked_at.is_(None))
+    .with_for_update(read=True)
+)
+_LOCK_CUSTOMER = (
+    select(customer.c.epoch, customer.c.code_epoch)
+    .where(customer.c.tenant_id == _T, customer.c.customer_id == bindparam("who"))
+    .with_for_update(read=True)
+)
+_LOCK_TENANT = select(tenant.c.epoch, tenant.c.state).where(tenant.c.tenant_id == _C).with_for_update(read=True)
+_LOCK_HOST = (
+    select(host.c.epoch, host.c.role).where(host.c.tenant_id == _C, host.c.host == bindparam("here"))
+).with_for_update(read=True)
+_LOCK_METHOD = (
+    select(tenant_method.c.epoch, tenant_method.c.enabled).where(
+        tenant_method.c.tenant_id == _C, tenant_method.c.slug == bindparam("slug")
+    )
+).with_for_update(read=True)
+_RESET_TRIES = link.update().where(link.c.tenant_id == _T, link.c.customer_id == bindparam("who")).values(tries=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where a request arrived: the stored host, and the tenant it belongs to (``None`` on the platform host)."""
+
+    host: str
+    config: UUID | None
+    twin: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A valid session."""
+
+    sid_hash: bytes
+    method: str
+    last_seen_at: datetime
+    expires_at: datetime
+
+    @property
+    def open_until(self) -> datetime:
+        """When it ends unless it is used again."""
+        return min(self.last_seen_at + IDLE, self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One look at a link that exists: whose it is, what its tenant chose, and the session, if there is a valid one."""
+
+    scope: Scope
+    host: str
+    row: Row[*tuple[Any, ...]]
+    session: OpenSession | None
+
+    @property
+    def customer_id(self) -> UUID:
+        """The customer whose link this is."""
+        found: UUID = self.row.customer_id
+        return found
+
+    @property
+    def policy(self) -> Policy:
+        """The customer's own policy, else the tenant's."""
+        return Policy.stored(self.row.own_policy or self.row.policy)
+
+    @property
+    def home_host(self) -> str | None:
+        """Where this link lives; ``None`` for a tenant without a branded host (then: the platform host)."""
+        found: str | None = self.row.home_host or self.row.primary_host
+        return found
+
+    @property
+    def is_test(self) -> bool:
+        """Whether this is the test plane."""
+        return self.scope.plane != self.scope.config
+
+    def may_see(self, surface: Surface) -> bool:
+        """Tell whether ``surface`` may be shown in this visit."""
+        return self.session is not None or not needs_session(self.policy, surface)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The link exists but lives on another host of its tenant."""
+
+    host: str
+
+
+def cookie_name(link_id: UUID, *, secure: bool) -> str:
+    """Return the name of the session cookie of one link; ``__Host-`` wherever the page is served by TLS."""
+    return f"{'__Host-' if secure else ''}sr-{link_id.hex[:8]}"
+
+
+def visit(
+    db: Database, clock: Clock, here: Here, handle: str, cookies: Mapping[str, str], *, secure: bool
+) -> Visit | Moved | None:
+    """Return the visit of ``handle`` (normalised) at ``here``; ``None`` for an unknown, revoked or foreign link.
+
+    ``cookies``: the request's, without any name that occurred twice.
+    """
+    digest = handle_digest(handle)
+    sids = [hashlib.sha256(value.encode()).digest() for name, value in cookies.items() if _COOKIE.fullmatch(name)][
+        :MAX_COOKIES
+    ]
+    parameters = {"digest": digest, "here": here.host, "sids": sids}
+    for scope in _scopes(db, here, digest):
+        with db.read(scope) as connection:
+            rows = connection.execute(_VISIT, parameters | {"t": scope.plane, "config_id": scope.config}).all()
+        if rows:
+            return _judge(scope, here, rows, cookies, clock.now(), secure=secure)
+    return None
+
+
+def issue(
+    connection: Connection,
+    clock: Clock,
+    seen: Visit,
+    method: str,
+    subject: str,
+    *,
+    replaces: bytes | None,
+) -> tuple[str, datetime] | None:
+    """Issue a session for the visit; return (session id for the cookie, open until), or ``None`` if what it would rest
+    on changed since.
+
+    The epochs are read under a row lock that conflicts with every change of them, in the transaction of the insert.
+    ``replaces``: the hash of the session this one takes over from, which ends.
+    """
+    scope, who = seen.scope, seen.customer_id
+    of_tenant, of_config = {"t": scope.plane, "who": who}, {"config_id": scope.config}
+    chosen = connection.execute(_LOCK_TENANT, of_config).one()
+    place = connection.execute(_LOCK_HOST, of_config | {"here": seen.host}).one_or_none()
+    way = connection.execute(_LOCK_METHOD, of_config | {"slug": method}).one_or_none()
+    person = connection.execute(_LOCK_CUSTOMER, of_tenant).one()
+    printed = connection.execute(_LOCK_LINK, of_tenant).one_or_none()
+    now = clock.now()
+    expected = (seen.row.tenant_epoch, seen.row.link_epoch, seen.row.code_epoch, seen.row.customer_epoch)
+    if printed is None or way is None or not way.enabled or chosen.state != "active":
+        return None
+    if (chosen.epoch, printed.epoch, person.code_epoch, person.epoch) != expected:
+        return None
+    if (place.epoch if place else None) != seen.row.host_epoch or (place is not None and place.role != "serving"):
+        return None
+    sid = secrets.token_urlsafe(32)
+    connection.execute(
+        session.insert(),
+        {
+            "tenant_id": scope.plane,
+            "sid_hash": hashlib.sha256(sid.encode()).digest(),
+            "customer_id": who,
+            "host": seen.host,
+            "method": method,
+            "subject": subject[:200],
+            "tenant_epoch": chosen.epoch,
+            "host_epoch": place.epoch if place else 0,
+            "link_epoch": printed.epoch,
+            "code_epoch": person.code_epoch,
+            "customer_epoch": person.epoch,
+            "method_epoch": way.epoch,
+            "created_at": now,
+            "last_seen_at": now,
+            "expires_at": now + ABSOLUTE,
+        },
+    )
+    if replaces is not None:
+        connection.execute(_REVOKE, {"t": scope.plane, "sid": replaces, "now": now})
+    connection.execute(_RESET_TRIES, of_tenant)
+    audit.record(
+        connection,
+        scope,
+        clock,
+        "session.issued",
+        actor="customer",
+        customer_id=who,
+        detail={"method": method, "host": seen.host},
+    )
+    return sid, now + IDLE
+
+
+def end(db: Database, clock: Clock, seen: Visit) -> None:
+    """End the session of this visit, if there is one."""
+    if seen.session is None:
+        return
+    with db.write(seen.scope) as connection:
+        ended = connection.execute(_REVOKE, {"t": seen.scope.plane, "sid": seen.session.sid_hash, "now": clock.now()})
+        if ended.rowcount:
+            audit.record(
+                connection, seen.scope, clock, "session.revoked", actor="customer", customer_id=seen.customer_id
+            )
+
+
+def needs_touch(clock: Clock, found: OpenSession) -> bool:
+    """Tell whether the time a session was last used is worth writing down: at most once a minute."""
+    return clock.now() - found.last_seen_at >= TOUCH_EVERY
+
+
+def touch(db: Database, clock: Clock, scope: Scope, sid_hash: bytes) -> None:
+    """Write down that a session was used now. Called after the answer was sent."""
+    with db.write(scope) as connection:
+        connection.execute(_TOUCH, {"t": scope.plane, "sid": sid_hash, "now": clock.now()})
+
+
+def _scopes(db: Database, here: Here, digest: bytes) -> list[Scope]:
+    """Return where the link may be: the host's tenant and its test twin; on the platform host, wherever it is."""
+    if here.config is not None:
+        scopes = [Scope.of(here.config)]
+        return scopes if here.twin is None else [*scopes, Scope.of(here.twin, here.config)]
+    found = lookup.find_link(db, digest)
+    return [] if found is None else [found.scope]
+
+
+def _judge(
+    scope: Scope,
+    here: Here,
+    rows: Sequence[Row[*tuple[Any, ...]]],
+    cookies: Mapping[str, str],
+    now: datetime,
+    *,
+    secure: bool,
+) -> Visit | Moved | None:
+    row = rows[0]
+    if row.state != "active":
+        return None
+    if here.config is not None and row.role != "serving":
+        return None
+    home = row.home_host or row.primary_host
+    if home is not None and home != here.host:
+        return Moved(home)
+    mine = cookies.get(cookie_name(row.link_id, secure=secure))
+    sid_hash = hashlib.sha256(mine.encode()).digest() if mine else None
+    for candidate in rows:
+        if sid_hash is not None and candidate.sid_hash == sid_hash and _is_valid(candidate, here, now):
+            opened = OpenSession(sid_hash, candidate.method, candidate.last_seen_at, candidate.expires_at)
+            return Visit(scope, here.host, candidate, opened)
+    return Visit(scope, here.host, row, None)
+
+
+def _is_valid(row: Row[*tuple[Any, ...]], here: Here, now: datetime) -> bool:
+    issued = (row.s_tenant, row.s_host, row.s_link, row.s_code, row.s_customer, row.s_method)
+    current = (
+        row.tenant_epoch,
+        row.host_epoch or 0,
+        row.link_epoch,
+        row.code_epoch,
+        row.customer_epoch,
+        row.method_epoch,
+    )
+    return (
+        row.session_revoked_at is None
+        and row.session_host == here.host
+        and bool(row.method_enabled)
+        and issued == current
+        and now < row.expires_at
+        and now < row.last_seen_at + IDLE
+    )

@@ -1,0 +1,138 @@
+"""The composition root: everything is put together here and nowhere else. Building it asks the database nothing."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Response, g, request
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException, NotFound
+
+from shared_record.access import sessions
+from shared_record.access.sessions import Visit
+from shared_record.access.throttle import Throttle
+from shared_record.clock import Clock, SystemClock
+from shared_record.db.engine import Database
+from shared_record.errors import ConfigurationError, NotFoundError, SharedRecordError, UnavailableError
+from shared_record.hooks.loader import Plugins, load_plugins
+from shared_record.hosts.gate import Gate
+from shared_record.hosts.resolver import Resolver
+from shared_record.keys import KeyRing
+from shared_record.settings import Settings
+from shared_record.theming.loader import load_themes
+from shared_record.web.api import balance
+from shared_record.web.api.envelope import failure
+from shared_record.web.api.json_body import MAX_BODY
+from shared_record.web.api.record import record_api
+from shared_record.web.headers import protect
+from shared_record.web.record.unlock import unlock
+from shared_record.web.record.views import record
+from shared_record.web.record.visits import not_found, problem, wants_data
+from shared_record.web.render import Renderer
+from shared_record.web.runtime import EXTENSION, Runtime
+from shared_record.web.system.assets import assets
+from shared_record.web.system.health import health
+from shared_record.web.tiers import check_tiers
+
+_log = logging.getLogger("shared_record.web")
+_DATABASE_GONE = (OperationalError, InterfaceError, PoolTimeoutError)
+
+MAX_FORM_BYTES = 64 * 1024
+
+
+def create_app(
+    settings: Settings,
+    *,
+    keys: KeyRing | None = None,
+    db: Database | None = None,
+    clock: Clock | None = None,
+    plugins: Plugins | None = None,
+) -> Gate:
+    """Return the WSGI application of one installation: the host gate in front of two Flask applications.
+
+    The platform host has the vendor API and health; branded hosts have not even the routes. Records and static files
+    exist on both.
+    """
+    plugins = plugins or load_plugins()
+    themes = load_themes(plugins.theme_roots)
+    if "default" not in themes:
+        raise ConfigurationError("no theme named `default` is installed; install shared-record[standard].")
+    parts = Runtime(
+        settings=settings,
+        db=db or Database(settings.sqlalchemy_url),
+        keys=keys or KeyRing.load(settings.keys_path),
+        clock=clock or SystemClock(),
+        plugins=plugins,
+        themes=themes,
+        renderer=Renderer(themes),
+        throttle=Throttle(settings.redis_url),
+    )
+    shared = (assets, record, unlock, record_api)
+    serving = _flask("serving", parts, shared)
+    platform = _flask("platform", parts, (*shared, balance.blueprint, health))
+    resolver = Resolver(parts.db, settings.platform_hosts)
+    return Gate(resolver, settings, {"platform": platform, "serving": serving})
+
+
+def _flask(name: str, parts: Runtime, blueprints: tuple[Any, ...]) -> Flask:
+    app = Flask(f"shared_record.{name}", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_FORM_BYTES
+    app.config["MAX_FORM_PARTS"] = 50
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.extensions[EXTENSION] = parts
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+    app.register_error_handler(Exception, _failed)
+    app.after_request(_finish(parts))
+    check_tiers(app)
+    return app
+
+
+def _finish(parts: Runtime) -> Callable[[Response], Response]:
+    def finish(response: Response) -> Response:
+        protect(response, secure=parts.secure)
+        seen: Visit | None = g.pop("visit", None)
+        if seen is not None and seen.session is not None and sessions.needs_touch(parts.clock, seen.session):
+            scope, sid_hash = seen.scope, seen.session.sid_hash
+            response.call_on_close(lambda: _touch(parts, scope, sid_hash))
+        return response
+
+    return finish
+
+
+def _touch(parts: Runtime, scope: Any, sid_hash: bytes) -> None:
+    """Note that a session was used, after the answer is out: reading a page writes nothing on its way."""
+    try:
+        sessions.touch(parts.db, parts.clock, scope, sid_hash)
+    except SQLAlchemyError:
+        _log.warning("session.touch failed")
+
+
+def _failed(error: Exception) -> Response:
+    """Answer any failure: in the API's envelope for programs, as a page for people; log nothing of the request."""
+    if wants_data(request):
+        return failure(error)
+    if isinstance(error, NotFound | NotFoundError):
+        return not_found()
+    if isinstance(error, HTTPException):
+        if error.response is not None:
+            return error.response  # type: ignore[return-value]
+        return problem("This request cannot be answered", "Open the link on your invoice again.", error.code or 400)
+    if isinstance(error, (*_DATABASE_GONE, UnavailableError)):
+        _log.error("unavailable: %s", type(error).__name__)
+        return problem("The record cannot be shown now", "Nothing is lost. Try again in a moment.", 503, 5)
+    if isinstance(error, SharedRecordError):
+        return problem("This request cannot be answered", error.message, 400)
+    reference = secrets.token_hex(4).upper()
+    _log.error("page.failed reference=%s", reference, exc_info=error)
+    return problem(
+        "This page could not be shown",
+        f"Viewing a page does not change the record. Reference {reference[:4]}-{reference[4:]}.",
+        500,
+    )

@@ -1,0 +1,1 @@
+"""HTTP: customer pages, the vendor and public JSON API, and the system endpoints."""

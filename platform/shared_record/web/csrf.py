@@ -1,0 +1,41 @@
+"""Cross-site request forgery: every form POST shows a token bound to this browser, and comes from this very origin."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from uuid import UUID
+
+from flask import Request
+
+from shared_record.keys import KeyRing
+from shared_record.settings import Settings
+
+
+def token(keys: KeyRing, binding: str, host: str, link_id: UUID) -> str:
+    """Return the form token of the browser that holds ``binding`` (its session or pre-session cookie)."""
+    return _token(keys, keys.active, binding, host, link_id)
+
+
+def is_genuine(
+    request: Request, keys: KeyRing, settings: Settings, binding: str | None, host: str, link_id: UUID
+) -> bool:
+    """Tell whether a form POST was made by one of our own pages in this browser; tokens of older keys still count."""
+    if not binding or not is_same_origin(request, settings, host):
+        return False
+    presented = request.form.get("csrf_token", "").encode()
+    known = [_token(keys, kid, binding, host, link_id).encode() for kid in keys.roots]
+    matches = [hmac.compare_digest(presented, expected) for expected in known]  # each one, for equal time
+    return any(matches)
+
+
+def is_same_origin(request: Request, settings: Settings, host: str) -> bool:
+    """Tell whether what the browser says of the request's origin, if anything, is this exact origin."""
+    origin = request.headers.get("Origin")
+    site = request.headers.get("Sec-Fetch-Site")
+    return origin in (None, settings.url_for_host(host)) and site in (None, "same-origin")
+
+
+def _token(keys: KeyRing, kid: str, binding: str, host: str, link_id: UUID) -> str:
+    message = b"\0".join((binding.encode(), host.encode(), link_id.bytes))
+    return hmac.digest(keys.subkey(kid, "csrf"), message, hashlib.sha256).hex()

@@ -1,0 +1,308 @@
+"""What each customer page shows, ready to print: the templates decide order and markup, never wording of figures.
+
+A page is rendered as ``environment.get_template(page.template).render(page=page, shell=page.shell)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from shared_record.plugin import Field
+from shared_record.web.record.format import AmountCell, Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Whom to ask. ``href`` is a link that the vendor gave, so only harmless schemes are taken."""
+
+    text: str
+    href: str
+
+    def __post_init__(self) -> None:
+        if not self.href.startswith(("mailto:", "https://", "tel:")):
+            raise ValueError(f"a contact is reached by mailto:, https:// or tel:, not {self.href!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """URLs of the core's static files."""
+
+    core_css: str
+    favicon: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What every page of one record has. ``base`` is ``/c/<handle>``.
+
+    ``open_until`` is set while a session is open ("17:40 UTC"), ``open_to_all`` under the policy OPEN.
+    """
+
+    vendor: str
+    base: str
+    assets: Assets
+    theme_css: str
+    contact: Contact | None = None
+    lang: str = "en"
+    dir: str = "ltr"
+    open_until: Moment | None = None
+    csrf_token: str = ""
+    open_to_all: bool = False
+    test_data: bool = False
+
+    @property
+    def inner_opens(self) -> bool:
+        """Whether the pages of the inner tier open without a further step."""
+        return self.open_to_all or self.open_until is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The one large figure and its unit."""
+
+    text: str
+    unit: str
+
+    @property
+    def size(self) -> str:
+        """A class for the stylesheet: long figures are set smaller so that they stay on one line of a phone."""
+        return "total-l" if len(self.text) <= 10 else "total-m" if len(self.text) <= 16 else "total-s"
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """One delta. ``state`` is a plain word. What the reader may not see is ``None`` and leaves no trace."""
+
+    record_id: str
+    recorded: Moment
+    state: str
+    amount: AmountCell | None
+    used: Moment | None = None
+    reference: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One choice of a form."""
+
+    value: str
+    text: str
+    selected: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FormError:
+    """Something to correct. ``field`` is the id of the input, empty where no single one is concerned."""
+
+    text: str
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """The page behind the printed link, where the outer tier shows figures.
+
+    ``total`` is ``None`` while nothing is recorded in the period, then ``previous`` may say what the last one came to.
+    """
+
+    template: ClassVar[str] = "landing.html"
+
+    shell: Shell
+    total: Total | None
+    boundaries: str
+    as_of: Moment
+    records: str
+    verified_through: Moment | None
+    next_checkpoint: Moment | None
+    recent: tuple[RowView, ...] = ()
+    previous: str = ""
+
+    @property
+    def wide(self) -> bool:
+        """Whether the recent amounts are too long to stand beside the other columns on a phone."""
+        return _wide(row.amount for row in self.recent)
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """The page behind the printed link under the policy GATED: whose record it is, and the way in."""
+
+    template: ClassVar[str] = "gated.html"
+
+    shell: Shell
+
+
+@dataclass(frozen=True, slots=True)
+class FieldView:
+    """A field of a step-up form, what was typed and what is wrong with it."""
+
+    field: Field
+    value: str = ""
+    error: str = ""
+
+    @property
+    def name(self) -> str:
+        """The form's name for the field."""
+        return f"field-{self.field.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodForm:
+    """The chosen step-up method."""
+
+    slug: str
+    title: str
+    fields: tuple[FieldView, ...]
+    hint: str = ""
+    button: str = "Continue"
+
+
+@dataclass(frozen=True, slots=True)
+class Unlock:
+    """The step-up: a chooser while ``method`` is ``None``, else that method's form."""
+
+    template: ClassVar[str] = "unlock.html"
+
+    shell: Shell
+    methods: tuple[Option, ...]
+    method: MethodForm | None = None
+    next: str = ""
+    errors: tuple[FormError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityFilter:
+    """The filters as typed; dates are ``YYYY-MM-DD`` or empty."""
+
+    start: str = ""
+    end: str = ""
+    reference: str = ""
+    late: bool = False
+
+    @property
+    def given(self) -> bool:
+        """Whether any filter beside the period is set."""
+        return bool(self.start or self.end or self.reference or self.late)
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Rows with their sum. ``records`` and ``net`` are of everything the filter finds, not of this page alone."""
+
+    template: ClassVar[str] = "activity.html"
+
+    shell: Shell
+    heading: str
+    periods: tuple[Option, ...]
+    filter: ActivityFilter
+    rows: tuple[RowView, ...]
+    records: str
+    net: AmountCell
+    unit: str
+    zone: str
+    as_of: Moment
+    json_url: str
+    csv_url: str
+    newer_url: str = ""
+    older_url: str = ""
+    errors: tuple[FormError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodRow:
+    """One period of the list."""
+
+    name: str
+    activity_url: str
+    total: AmountCell
+    records: str
+    verified_through: str
+    receipt_url: str = ""
+    in_progress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """All periods, the open one first."""
+
+    template: ClassVar[str] = "periods.html"
+
+    shell: Shell
+    unit: str
+    rows: tuple[PeriodRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareRow:
+    """One line of the comparison."""
+
+    label: str
+    total: AmountCell
+    records: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Two periods and their difference, set like a subtraction: second, first, and what is left.
+
+    ``lines`` and ``difference`` are empty before two periods are chosen.
+    """
+
+    template: ClassVar[str] = "compare.html"
+
+    shell: Shell
+    first: tuple[Option, ...]
+    second: tuple[Option, ...]
+    unit: str = ""
+    lines: tuple[CompareRow, ...] = ()
+    difference: CompareRow | None = None
+    note: str = ""
+    errors: tuple[FormError, ...] = ()
+
+    @property
+    def wide(self) -> bool:
+        """Whether the amounts are too long to stand beside the other columns on a phone."""
+        return _wide(line.total for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Which period in which format."""
+
+    template: ClassVar[str] = "export.html"
+
+    shell: Shell
+    periods: tuple[Option, ...]
+    formats: tuple[Option, ...]
+    as_of: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound:
+    """The one answer to every link that opens nothing: always the same bytes, nobody's theme."""
+
+    template: ClassVar[str] = "not_found.html"
+
+    assets: Assets
+    shell: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A page that cannot be shown now. ``shell`` is ``None`` where no record was reached."""
+
+    template: ClassVar[str] = "problem.html"
+
+    assets: Assets
+    title: str
+    message: str
+    reference: str = ""
+    shell: Shell | None = None
+
+
+def _wide(amounts: Iterable[AmountCell | None]) -> bool:
+    return any(amount is not None and len(amount.text + amount.pad) > 12 for amount in amounts)

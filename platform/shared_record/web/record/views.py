@@ -1,0 +1,528 @@
+"""The pages of one record: landing, activity, periods, compare and export, with their JSON and CSV twins."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from flask import Blueprint, Response, request
+from sqlalchemy import Connection
+
+from shared_record.access.policy import Surface
+from shared_record.access.sessions import Visit
+from shared_record.clock import period_bounds, period_of, rfc3339
+from shared_record.errors import Detail, InvalidInputError, NotFoundError
+from shared_record.exports.service import build_export, export_row
+from shared_record.ledger import amounts
+from shared_record.ledger.records import (
+    Coverage,
+    Filter,
+    Page,
+    Period,
+    Record,
+    coverage,
+    find_record_id,
+    list_periods,
+    newest_records,
+    search,
+)
+from shared_record.plugin import ExportFormat
+from shared_record.web.api.envelope import success
+from shared_record.web.record import format as fmt
+from shared_record.web.record import pages
+from shared_record.web.record.pages import FormError, Option
+from shared_record.web.record.visits import enter, shell, theme_slug
+from shared_record.web.runtime import runtime
+from shared_record.web.tiers import tier
+
+record = Blueprint("record", __name__)
+
+RECENT = 5
+PAGE = 50
+MAX_PAGE = 500
+
+
+# --- Landing ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """What the landing page shows, as data."""
+
+    now: datetime
+    period: str
+    current: Period | None
+    previous: Period | None
+    coverage: Coverage
+    recent: tuple[Record, ...]
+
+
+@record.get("/c/<handle>")
+@tier(Surface.LANDING)
+def landing(handle: str) -> Response:
+    """Show the current period; under GATED, whose record this is and the way in."""
+    seen = enter(handle, None)
+    frame = shell(seen, handle)
+    if not seen.may_see(Surface.LANDING):
+        return runtime().renderer.render(pages.Gated(frame), theme_slug(seen))
+    found, zone = _summarise(seen), seen.row.zone
+    start, end = period_bounds(found.period)
+    through = found.coverage.through
+    page = pages.Landing(
+        shell=frame,
+        total=pages.Total(fmt.format_total(found.current.total), found.current.unit) if found.current else None,
+        boundaries=fmt.format_boundaries(start, end),
+        as_of=fmt.moment(found.now, zone),
+        records=fmt.format_records(found.current.size if found.current else 0),
+        verified_through=fmt.day(through, zone) if through else None,
+        next_checkpoint=None,
+        recent=_rows(found.recent, zone, hide_amounts=seen.row.hide_amounts and seen.session is None, outer=True),
+        previous=_previous(found.previous),
+    )
+    return runtime().renderer.render(page, theme_slug(seen))
+
+
+@record.get("/c/<handle>.json")
+@tier(Surface.LANDING)
+def landing_json(handle: str) -> Response:
+    """Return the landing page's figures."""
+    seen = enter(handle, Surface.LANDING)
+    found = _summarise(seen)
+    start, end = period_bounds(found.period)
+    through = found.coverage.through
+    hide = seen.row.hide_amounts and seen.session is None
+    return success(
+        {
+            "vendor": seen.row.vendor,
+            "period": found.period,
+            "boundaries": {"start": rfc3339(start), "end": rfc3339(end), "zone": "UTC"},
+            "total": found.current.total if found.current else "0",
+            "unit": found.current.unit if found.current else seen.row.unit,
+            "records": found.current.size if found.current else 0,
+            "verifiedThrough": rfc3339(through) if through else None,
+            "asOf": _as_of(found.now, found.current, found.coverage),
+            "recent": [
+                {"recordedAt": rfc3339(row.recorded_at), "state": row.state} | ({} if hide else {"amount": row.amount})
+                for row in found.recent
+            ],
+        }
+    )
+
+
+def _summarise(seen: Visit) -> _Summary:
+    now = runtime().clock.now()
+    period = period_of(now)
+    with runtime().db.read(seen.scope, snapshot=True) as connection:
+        periods = list_periods(connection, seen.scope, seen.customer_id)
+        current = next((one for one in periods if one.period == period), None)
+        previous = next((one for one in periods if one.period < period), None)
+        recent = newest_records(connection, seen.scope, current, RECENT) if current else ()
+        reach = coverage(connection, seen.scope, periods)
+    return _Summary(now, period, current, previous, reach, recent)
+
+
+def _previous(period: Period | None) -> str:
+    if period is None:
+        return ""
+    return f"{fmt.format_month(period.period)}: {fmt.format_total(period.total)} {period.unit}."
+
+
+# --- Activity --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """The activity page's query, as typed and as understood."""
+
+    typed: pages.ActivityFilter
+    period: str
+    wanted: Filter
+    reference: str
+    errors: tuple[FormError, ...]
+
+
+@record.get("/c/<handle>/activity")
+@tier(Surface.DETAIL)
+def activity(handle: str) -> Response:
+    """Show one page of deltas with filters, count and sum."""
+    seen = enter(handle, Surface.DETAIL)
+    query, zone = _read_query(seen.row.zone), seen.row.zone
+    periods, current, found = _search(seen, query)
+    frame = shell(seen, handle)
+    every = [record.amount for record in found.records] + [found.total]
+    fraction = fmt.column_fraction(every)
+    unit = found.records[0].period.unit if found.records else seen.row.unit
+    page = pages.Activity(
+        shell=frame,
+        heading=f"Activity, {fmt.format_month(query.period)}",
+        periods=tuple(
+            Option(one, fmt.format_month(one), selected=one == query.period)
+            for one in dict.fromkeys([current, *(period.period for period in periods)])
+        ),
+        filter=query.typed,
+        rows=_rows(found.records, zone, fraction=fraction),
+        records=fmt.format_records(found.count),
+        net=fmt.amount_cell(found.total, fraction),
+        unit=unit,
+        zone=fmt.zone_name(zone, runtime().clock.now().astimezone(ZoneInfo(zone))),
+        as_of=fmt.moment(runtime().clock.now(), zone),
+        json_url=_twin(frame.base, "json"),
+        csv_url=_twin(frame.base, "csv"),
+        newer_url=_turn(frame.base, before=found.newer),
+        older_url=_turn(frame.base, after=found.older),
+        errors=query.errors,
+    )
+    response = runtime().renderer.render(page, theme_slug(seen), 400 if query.errors else 200)
+    response.headers.add("Link", f'<{page.json_url}>; rel="alternate"; type="application/json"')
+    response.headers.add("Link", f'<{page.csv_url}>; rel="alternate"; type="text/csv"')
+    return response
+
+
+@record.get("/c/<handle>/activity.json")
+@tier(Surface.DETAIL)
+def activity_json(handle: str) -> Response:
+    """Return the same page of deltas as data."""
+    seen = enter(handle, Surface.DETAIL)
+    query = _read_query(seen.row.zone)
+    _refuse(query.errors)
+    periods, _, found = _search(seen, query)
+    base = f"/c/{handle.lower()}"
+    period = next((one for one in periods if one.period == query.period), None)
+    links = {
+        "newer": _turn(base, "activity.json", before=found.newer),
+        "older": _turn(base, "activity.json", after=found.older),
+    }
+    response = success(
+        {
+            "period": query.period,
+            "count": found.count,
+            "total": found.total,
+            "unit": period.unit if period else seen.row.unit,
+            "asOf": _as_of(runtime().clock.now(), period, None),
+            "records": [_record_data(row) for row in found.records],
+            "links": {name: url for name, url in links.items() if url},
+        }
+    )
+    for name, url in links.items():
+        if url:
+            response.headers.add("Link", f'<{url}>; rel="{"prev" if name == "newer" else "next"}"')
+    return response
+
+
+@record.get("/c/<handle>/activity.csv")
+@tier(Surface.DETAIL)
+def activity_csv(handle: str) -> Response:
+    """Return the same page of deltas as CSV, newest first."""
+    seen = enter(handle, Surface.DETAIL)
+    query = _read_query(seen.row.zone)
+    _refuse(query.errors)
+    kind = _format(seen, "csv")
+    _, _, found = _search(seen, query)
+    out = io.BytesIO()
+    kind().write((export_row(row) for row in found.records), out, None)  # type: ignore[arg-type]
+    response = Response(out.getvalue(), content_type=kind.media_type)
+    older = _turn(f"/c/{handle.lower()}", "activity.csv", after=found.older)
+    if older:
+        response.headers["Link"] = f'<{older}>; rel="next"'
+    return response
+
+
+def _read_query(zone: str) -> _Query:
+    """Read filters: dates are whole days in the tenant's zone, ``to`` included."""
+    arguments = request.args
+    typed = pages.ActivityFilter(
+        start=arguments.get("from", ""),
+        end=arguments.get("to", ""),
+        reference=arguments.get("reference", "").strip(),
+        late=arguments.get("late") == "1",
+    )
+    errors: list[FormError] = []
+    now = runtime().clock.now()
+    period = arguments.get("period") or period_of(now)
+    try:
+        if len(period) != 7:
+            raise ValueError
+        period_bounds(period)
+    except (ValueError, OverflowError):
+        errors.append(FormError("Choose a month such as 2026-11.", "period"))
+        period = period_of(now)
+    since = _day(typed.start, zone, "from", errors)
+    until = _day(typed.end, zone, "to", errors, after=True)
+    if since and until and since >= until:
+        errors.append(FormError("The first day must not be after the last day.", "from"))
+    if len(typed.reference) > 255 or not typed.reference.isprintable():
+        errors.append(FormError("A reference has at most 255 characters, on one line.", "reference"))
+    return _Query(
+        typed, period, Filter(period=period, since=since, until=until, late=typed.late), typed.reference, tuple(errors)
+    )
+
+
+def _day(text: str, zone: str, field: str, errors: list[FormError], *, after: bool = False) -> datetime | None:
+    if not text:
+        return None
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=ZoneInfo(zone))
+        return day + timedelta(days=1) if after else day
+    except (ValueError, OverflowError):
+        errors.append(FormError("Enter a day such as 2026-11-22.", field))
+        return None
+
+
+def _search(seen: Visit, query: _Query) -> tuple[list[Period], str, Page]:
+    """Return the customer's periods, the current one's name, and the page that the query asks for."""
+    current = period_of(runtime().clock.now())
+    after, before = _position("after"), _position("before")
+    try:
+        most = min(max(int(request.args.get("limit", PAGE)), 1), MAX_PAGE)
+    except ValueError:
+        most = PAGE
+    with runtime().db.read(seen.scope, snapshot=True) as connection:
+        periods = list_periods(connection, seen.scope, seen.customer_id)
+        if query.errors:
+            return periods, current, Page((), 0, "0", None, None)
+        wanted = _with_reference(connection, seen, query)
+        found = search(connection, seen.scope, periods, wanted, most=most, after=after, before=before)
+    return periods, current, found
+
+
+def _with_reference(connection: Connection, seen: Visit, query: _Query) -> Filter:
+    if not query.reference:
+        return query.wanted
+    record_id = find_record_id(connection, runtime().keys, seen.scope, seen.customer_id, query.reference)
+    return replace(query.wanted, record_id=record_id or "")
+
+
+def _position(name: str) -> tuple[str, int] | None:
+    """Read a keyset position ``2026-11.318``; one that is malformed is none."""
+    period, _, seq = request.args.get(name, "").partition(".")
+    return (period, int(seq)) if len(period) == 7 and seq.isascii() and seq.isdigit() and len(seq) < 18 else None
+
+
+def _refuse(errors: tuple[FormError, ...]) -> None:
+    if errors:
+        details = tuple(Detail(f"/{error.field}", "VALIDATION_ERROR", error.text) for error in errors)
+        raise InvalidInputError(errors[0].text, details=details)
+
+
+# --- Periods, compare, export ----------------------------------------------------------------------------------------
+
+
+@record.get("/c/<handle>/periods")
+@tier(Surface.DETAIL)
+def periods(handle: str) -> Response:
+    """List all periods, the open one first."""
+    seen = enter(handle, Surface.DETAIL)
+    with runtime().db.read(seen.scope, snapshot=True) as connection:
+        found = list_periods(connection, seen.scope, seen.customer_id)
+        reach = [coverage(connection, seen.scope, [one]) for one in found]
+    frame, zone = shell(seen, handle), seen.row.zone
+    cells = fmt.amount_cells([one.total for one in found])
+    rows = tuple(
+        pages.PeriodRow(
+            name=fmt.format_month(one.period),
+            activity_url=f"{frame.base}/activity?{urlencode({'period': one.period})}",
+            total=cell,
+            records=fmt.format_count(one.size),
+            verified_through=_through(one, covered, zone),
+            in_progress=one.period == period_of(runtime().clock.now()),
+        )
+        for one, cell, covered in zip(found, cells, reach, strict=True)
+    )
+    unit = found[0].unit if found else seen.row.unit
+    return runtime().renderer.render(pages.Periods(frame, unit, rows), theme_slug(seen))
+
+
+def _through(period: Period, reach: Coverage, zone: str) -> str:
+    if reach.through is None or period.pepoch is None:
+        return "No checkpoint yet"
+    _, end = period.bounds
+    return fmt.format_date(min(reach.through, end - timedelta(milliseconds=1)), zone, short=True)
+
+
+@record.get("/c/<handle>/compare")
+@tier(Surface.DETAIL)
+def compare(handle: str) -> Response:
+    """Set two periods side by side: the second minus the first."""
+    seen = enter(handle, Surface.DETAIL)
+    with runtime().db.read(seen.scope, snapshot=True) as connection:
+        found = {one.period: one for one in list_periods(connection, seen.scope, seen.customer_id)}
+    names = list(found)
+    first = request.args.get("a") or (names[1] if len(names) > 1 else "")
+    second = request.args.get("b") or (names[0] if names else "")
+    errors = tuple(
+        FormError("Choose one of the periods of this record.", field)
+        for field, name in (("a", first), ("b", second))
+        if name and name not in found
+    )
+    page = pages.Compare(
+        shell=shell(seen, handle),
+        first=tuple(Option(name, fmt.format_month(name), selected=name == first) for name in names),
+        second=tuple(Option(name, fmt.format_month(name), selected=name == second) for name in names),
+        unit=found[names[0]].unit if names else seen.row.unit,
+        errors=errors,
+    )
+    if len(names) < 2:
+        page = replace(page, note="Compare opens when a second period exists.")
+    elif not errors:
+        page = _compared(page, found[first], found[second])
+    return runtime().renderer.render(page, theme_slug(seen), 400 if errors else 200)
+
+
+def _compared(page: pages.Compare, first: Period, second: Period) -> pages.Compare:
+    negative = first.total[1:] if first.total.startswith("-") else f"-{first.total}"
+    difference = amounts.add(second.total, negative)
+    fraction = fmt.column_fraction([first.total, second.total, difference])
+    current = period_of(runtime().clock.now())
+    open_one = next((one for one in (first, second) if one.period == current), None)
+    return replace(
+        page,
+        lines=tuple(
+            pages.CompareRow(
+                fmt.format_month(one.period), fmt.amount_cell(one.total, fraction), fmt.format_count(one.size)
+            )
+            for one in (second, first)
+        ),
+        difference=pages.CompareRow(
+            "Difference (second minus first)",
+            fmt.amount_cell(difference, fraction, signed=True),
+            fmt.format_amount(str(second.size - first.size), signed=True),
+        ),
+        note=f"{fmt.format_month(open_one.period)} is in progress." if open_one else "",
+    )
+
+
+@record.get("/c/<handle>/export")
+@tier(Surface.DETAIL)
+def export(handle: str) -> Response:
+    """Let the customer choose period and format; says what the file will hold."""
+    seen = enter(handle, Surface.DETAIL)
+    with runtime().db.read(seen.scope, snapshot=True) as connection:
+        found = list_periods(connection, seen.scope, seen.customer_id)
+    installed = runtime().plugins.export_formats
+    kinds = [installed[slug] for slug in seen.row.export_formats if slug in installed]
+    page = pages.Export(
+        shell=shell(seen, handle),
+        periods=tuple(
+            Option(one.period, f"{fmt.format_month(one.period)}, {fmt.format_records(one.size)}") for one in found
+        ),
+        formats=tuple(Option(kind.slug, kind.title, selected=i == 0) for i, kind in enumerate(kinds)),
+        as_of=fmt.moment(runtime().clock.now(), seen.row.zone),
+    )
+    return runtime().renderer.render(page, theme_slug(seen))
+
+
+@record.get("/c/<handle>/export/file")
+@tier(Surface.DETAIL)
+def export_file(handle: str) -> Response:
+    """Build one file whole, then send it with its length and digest: a cut-off download cannot look complete."""
+    seen = enter(handle, Surface.DETAIL)
+    kind = _format(seen, request.args.get("format", ""))
+    period = request.args.get("period") or period_of(runtime().clock.now())
+    parts = runtime()
+    spool = tempfile.SpooledTemporaryFile(max_size=4 << 20)  # noqa: SIM115  closed with the response
+    try:
+        built = build_export(parts.db, parts.keys, parts.clock, seen.scope, seen.customer_id, period, kind, spool)
+    except NotFoundError:
+        spool.close()
+        raise
+    spool.seek(0)
+    response = Response(iter(lambda: spool.read(1 << 16), b""), content_type=kind.media_type)
+    response.call_on_close(spool.close)
+    response.content_length = built.length
+    response.headers["Content-Disposition"] = f'attachment; filename="{built.filename}"'
+    response.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(built.sha256).decode()}:"
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    return response
+
+
+def _format(seen: Visit, slug: str) -> type[ExportFormat]:
+    kind = runtime().plugins.export_formats.get(slug)
+    if kind is None or slug not in seen.row.export_formats:
+        raise NotFoundError(f"there is no export format {slug!r} here.", code="FORMAT_NOT_FOUND")
+    return kind
+
+
+# --- Shared ----------------------------------------------------------------------------------------------------------
+
+
+def _rows(
+    found: tuple[Record, ...],
+    zone: str,
+    *,
+    fraction: int | None = None,
+    hide_amounts: bool = False,
+    outer: bool = False,
+) -> tuple[pages.RowView, ...]:
+    width = fmt.column_fraction([row.amount for row in found]) if fraction is None else fraction
+    return tuple(
+        pages.RowView(
+            record_id=row.record_id,
+            recorded=fmt.row_moment(row.recorded_at, zone),
+            state=row.state,
+            amount=None if hide_amounts else fmt.amount_cell(row.amount, width),
+            used=None if outer or row.occurred_at is None else fmt.row_moment(_moment(row.occurred_at), zone),
+            reference=None if outer else row.reference_id,
+            reason=None if outer else row.reason,
+        )
+        for row in found
+    )
+
+
+def _record_data(row: Record) -> dict[str, Any]:
+    return {
+        "recordId": row.record_id,
+        "receiptId": row.receipt_id,
+        "seq": row.seq,
+        "recordedAt": rfc3339(row.recorded_at),
+        "usedAt": row.occurred_at,
+        "amount": row.amount,
+        "runningTotal": row.running_total,
+        "unit": row.period.unit,
+        "state": row.state,
+        "reference": row.reference_id,
+        "reason": row.reason,
+        "adjusts": row.adjusts,
+    }
+
+
+def _as_of(now: datetime, period: Period | None, reach: Coverage | None) -> dict[str, Any]:
+    cut: dict[str, Any] = {
+        "time": rfc3339(now),
+        "size": period.size if period else 0,
+        "psize": period.psize if period else 0,
+    }
+    if reach is not None:
+        cut["checkpoint"] = None if reach.newest_epoch is None else reach.newest_epoch + 1
+    return cut
+
+
+def _moment(text: str) -> datetime:
+    """Read ``at`` (UTC, up to nine decimals) to the microsecond, which is more than a page shows."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{(fraction + '000000')[:6]}+00:00")
+
+
+def _query_string(**changes: str | None) -> str:
+    arguments = {
+        name: value for name, value in request.args.items() if name not in ("after", "before", *changes) and value
+    }
+    arguments.update({name: value for name, value in changes.items() if value})
+    return f"?{urlencode(arguments)}" if arguments else ""
+
+
+def _twin(base: str, suffix: str) -> str:
+    return (
+        f"{base}/activity.{suffix}{_query_string(after=request.args.get('after'), before=request.args.get('before'))}"
+    )
+
+
+def _turn(base: str, page: str = "activity", **position: str | None) -> str:
+    if not any(position.values()):
+        return ""
+    return f"{base}/{page}{_query_string(**position)}"

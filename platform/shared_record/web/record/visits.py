@@ -1,0 +1,158 @@
+"""From a request to a visit: whose link this is, whether it lives here, and what may be shown."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from flask import Request, Response, abort, g, redirect, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as AnyResponse
+
+from shared_record.access import sessions
+from shared_record.access.links import normalise_handle
+from shared_record.access.policy import Surface
+from shared_record.access.sessions import Here, Moved, Visit
+from shared_record.access.throttle import HANDLE_MISSES, network_of
+from shared_record.errors import AccessDeniedError, NotFoundError, RecordMovedError
+from shared_record.hosts.gate import client_address, host_match
+from shared_record.web.cookies import PRE_SESSION, host_name, read_cookies
+from shared_record.web.csrf import token
+from shared_record.web.record import format as fmt
+from shared_record.web.record.pages import Contact, NotFound, Problem, Shell
+from shared_record.web.render import assets, theme_css_url
+from shared_record.web.runtime import runtime
+
+
+def here() -> Here:
+    """Return where the request arrived, as the gate found it."""
+    match = host_match(request.environ)
+    return Here(match.host, match.config, match.twin)
+
+
+def cookies() -> dict[str, str]:
+    """Return the request's cookies, read strictly."""
+    return read_cookies(request.headers.get("Cookie"))
+
+
+def find_visit(handle: str) -> Visit | Moved | None:
+    """Return the visit of a handle as typed; ``None`` for an unknown, revoked or foreign link."""
+    parts = runtime()
+    known = normalise_handle(handle)
+    found = None
+    if known is not None:
+        found = sessions.visit(parts.db, parts.clock, here(), known, cookies(), secure=parts.secure)
+    if isinstance(found, Visit):
+        g.visit = found
+    return found
+
+
+def enter(handle: str, surface: Surface | None) -> Visit:
+    """Return the visit if ``surface`` may be shown in it (``None``: only whether the link lives here).
+
+    Otherwise the request ends: with the one not-found page, a redirect to the home host, or the way in. A path that
+    ends in ``.json`` or ``.csv`` is answered in JSON.
+    """
+    machine = wants_data(request)
+    found = find_visit(handle)
+    if found is None:
+        raise missing(machine=machine)
+    if isinstance(found, Moved):
+        raise moved(found, handle, machine=machine)
+    if surface is not None and not found.may_see(surface):
+        if machine:
+            raise AccessDeniedError(
+                "This part of the record opens with the access code or another method.",
+                code="STEP_UP_REQUIRED",
+                status=401,
+            )
+        abort(redirect(unlock_url(handle, request.full_path.rstrip("?")), 303))
+    return found
+
+
+def wants_data(asked: Request) -> bool:
+    """Tell whether this is a request by a program: its errors are JSON then."""
+    return asked.path.startswith("/api/") or asked.path.endswith((".json", ".csv"))
+
+
+def missing(*, machine: bool) -> Exception:
+    """Return the answer to a link that opens nothing: the same for unknown, revoked and foreign ones."""
+    wait = runtime().throttle.hit(HANDLE_MISSES, network_of(client_address(request.environ)))
+    if wait is not None:
+        return _answer(problem("Try again later", "Many requests came from this connection.", 429, wait.seconds))
+    if machine:
+        return NotFoundError("This link is not in use here.", code="NOT_FOUND")
+    return _answer(not_found())
+
+
+def moved(found: Moved, handle: str, *, machine: bool) -> Exception:
+    """Return the answer to a link that lives on another host of its tenant; nothing is carried over."""
+    url = runtime().settings.url_for_host(found.host, f"/c/{handle.lower()}")
+    if machine:
+        return RecordMovedError(url)
+    if request.method in ("GET", "HEAD"):
+        return _answer(redirect(runtime().settings.url_for_host(found.host, request.path), 302))
+    return _answer(redirect(url, 303))
+
+
+def shell(seen: Visit, handle: str, *, binding: str | None = None) -> Shell:
+    """Return what every page of this record has. ``binding``: the cookie that form tokens are bound to."""
+    parts, row = runtime(), seen.row
+    theme = parts.themes[theme_slug(seen)]
+    contact = row.contact or ""
+    if binding is None and seen.session is not None:
+        binding = session_cookie(seen)
+    return Shell(
+        vendor=row.vendor,
+        base=f"/c/{handle.lower()}",
+        assets=assets(),
+        theme_css=theme_css_url(theme),
+        contact=Contact(contact, contact if ":" in contact else f"mailto:{contact}") if contact else None,
+        open_until=_open_until(seen),
+        csrf_token=token(parts.keys, binding, seen.host, row.link_id) if binding else "",
+        open_to_all=seen.may_see(Surface.DETAIL) and seen.session is None,
+        test_data=seen.is_test,
+    )
+
+
+def theme_slug(seen: Visit) -> str:
+    """Return the tenant's theme, or the default one where that is not installed any more."""
+    return seen.row.theme if seen.row.theme in runtime().themes else "default"
+
+
+def session_cookie(seen: Visit) -> str | None:
+    """Return the value of this link's session cookie as the browser sent it."""
+    return cookies().get(sessions.cookie_name(seen.row.link_id, secure=runtime().secure))
+
+
+def pre_session() -> str | None:
+    """Return the value of the pre-session cookie as the browser sent it."""
+    return cookies().get(host_name(PRE_SESSION, secure=runtime().secure))
+
+
+def unlock_url(handle: str, target: str) -> str:
+    """Return the way in, which leads on to ``target``."""
+    return f"/c/{handle.lower()}/unlock?{urlencode({'next': target})}"
+
+
+def not_found() -> Response:
+    """Return the one not-found page: constant bytes, nobody's theme."""
+    return runtime().renderer.render(NotFound(assets()), status=404)
+
+
+def problem(title: str, message: str, status: int, retry_after: int | None = None) -> Response:
+    """Return a page that says why nothing can be shown now."""
+    response = runtime().renderer.render(Problem(assets(), title, message), status=status)
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    return response
+
+
+def _answer(response: AnyResponse) -> HTTPException:
+    return HTTPException(response=response)
+
+
+def _open_until(seen: Visit) -> fmt.Moment | None:
+    if seen.session is None:
+        return None
+    until = min(runtime().clock.now() + sessions.IDLE, seen.session.expires_at)
+    return fmt.Moment(fmt.format_clock(until, seen.row.zone), until.isoformat(timespec="seconds"))

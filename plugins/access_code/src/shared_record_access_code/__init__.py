@@ -1,0 +1,47 @@
+"""Step-up by the access code that the vendor prints next to the link on each invoice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared_record.plugin import Challenge, Field, Passed, Refused, StepUpContext, StepUpMethod, Verdict, hookimpl
+
+FIELD = "code"
+
+
+class AccessCode(StepUpMethod):
+    """The printed code: a viewing code shared by whoever holds the invoice. It proves no identity."""
+
+    slug = "access_code"
+    title = "Access code from your invoice"
+    hint = "Six letters and numbers printed next to the link on your invoice."
+    factor = "ACCESS_HINT"
+
+    def begin(self, ctx: StepUpContext) -> Challenge:  # noqa: ARG002  the same for every customer
+        """Return one text field: pasting works, capitals and dashes do not matter."""
+        return Challenge(
+            (
+                Field(
+                    name=FIELD,
+                    label="Access code",
+                    hint="Six letters and numbers printed next to the link on your invoice, for example K7M-4QX."
+                    " Capitals and dashes do not matter.",
+                    autocapitalize="characters",
+                ),
+            )
+        )
+
+    def verify(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Verdict:
+        """Pass the person whose text is an access code now valid for this customer."""
+        text = answer.get(FIELD, "").strip()
+        if ctx.matches_access_code(text):
+            return Passed()
+        if not text:
+            return Refused("Enter the access code.")
+        return Refused("That code does not match this record. Check your most recent invoice.")
+
+
+@hookimpl
+def register_step_up_methods() -> list[type[StepUpMethod]]:
+    """Register the access code."""
+    return [AccessCode]

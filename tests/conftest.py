@@ -1,0 +1,107 @@
+"""Fixtures of the whole suite: one PostgreSQL and one Valkey per run, a fresh migrated database per test."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from servers import postgresql, valkey
+from shared_record.clock import SteppedClock
+from shared_record.db import migrate
+from shared_record.db.engine import Database
+from shared_record.keys import KeyRing
+from world import Shop, open_shop
+
+ENGINES = ("sqlite", "postgresql")
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run long proofs in full instead of a tenth")
+
+
+@pytest.fixture(scope="session")
+def soak(pytestconfig: pytest.Config) -> bool:
+    """Whether this run is to do the full counts."""
+    return bool(pytestconfig.getoption("--soak"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a PostgreSQL superuser; one server per test process."""
+    with postgresql() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a real Valkey."""
+    with valkey() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {}
+
+
+@pytest.fixture(params=ENGINES)
+def database_url(
+    request: pytest.FixtureRequest, _templates: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a fresh, migrated database; the test runs once on each engine."""
+    if request.param == "sqlite":
+        if "sqlite" not in _templates:
+            template = tmp_path_factory.mktemp("template") / "db.sqlite3"
+            migrate.upgrade(f"sqlite:///{template}")
+            _templates["sqlite"] = str(template)
+        path = tmp_path_factory.mktemp("db") / "db.sqlite3"
+        shutil.copy(_templates["sqlite"], path)
+        yield f"sqlite:///{path}"
+        return
+    server = request.getfixturevalue("postgresql_server")
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    if "postgresql" not in _templates:
+        with admin.connect() as connection:
+            connection.execute(text("CREATE DATABASE sr_template"))
+        migrate.upgrade(server.rsplit("/", 1)[0] + "/sr_template")
+        _templates["postgresql"] = "sr_template"
+    name = f"sr_{uuid.uuid4().hex[:12]}"
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE sr_template"))
+    yield server.rsplit("/", 1)[0] + "/" + name
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def db(database_url: str) -> Iterator[Database]:
+    """A database of its own, migrated, as the application sees it (on PostgreSQL: as ``sr_app``)."""
+    database = Database(database_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    """A clock that stands at noon on 22 November 2026 (UTC)."""
+    return SteppedClock(NOON)
+
+
+@pytest.fixture(scope="session")
+def keys() -> KeyRing:
+    """A fixed key ring."""
+    return KeyRing("k1", {"k1": bytes(range(32))})
+
+
+@pytest.fixture
+def shop(db: Database, keys: KeyRing, clock: SteppedClock, tmp_path: Path) -> Shop:
+    """One tenant, ``acme``, with two branded hosts and nothing recorded."""
+    return open_shop(db, keys, clock, tmp_path)

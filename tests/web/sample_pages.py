@@ -1,0 +1,223 @@
+"""Sample view models of every customer page, for tests and for looking at the design."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from shared_record.plugin import Field
+from shared_record.web.record import format as fmt
+from shared_record.web.record import pages
+
+NOW = datetime(2026, 11, 22, 9, 41, tzinfo=UTC)
+BASE = "/c/9f2k7m4qxw3t8bz6ch1rnd5jpv"
+ASSETS = pages.Assets(core_css="/static/record.css", favicon="/static/favicon.svg")
+STATES = ("recording", "recorded", "verified")
+AMOUNTS = ("128.5", "1204", "-36.25", "96.125", "0.75", "12.5", "310", "4.2", "1980.4", "75")
+REASONS = ("API calls", "Batch import, eu-west", "Reversal of INV-20388", "", "Nightly export", "API calls")
+
+
+def shell(**changes: object) -> pages.Shell:
+    plain = pages.Shell(
+        vendor="Acme Cloud",
+        base=BASE,
+        assets=ASSETS,
+        theme_css="/static/theme.css",
+        contact=pages.Contact("billing@acme.example", "mailto:billing@acme.example"),
+        csrf_token="csrf-sample",
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def open_shell() -> pages.Shell:
+    return shell(open_until=pages.Moment(fmt.format_clock(NOW + timedelta(hours=8)), "2026-11-22T17:41:00Z"))
+
+
+def rows(count: int, *, inner: bool = True, amounts: tuple[str, ...] = AMOUNTS) -> tuple[pages.RowView, ...]:
+    texts = tuple(amounts[index % len(amounts)] for index in range(count))
+    made = []
+    for index, cell in enumerate(fmt.amount_cells(texts)):
+        at = NOW - timedelta(hours=7 * index, minutes=13 * index + 4)
+        made.append(
+            pages.RowView(
+                record_id=f"rec_{index:04d}",
+                recorded=fmt.row_moment(at),
+                used=fmt.row_moment(at - timedelta(minutes=index * 31)) if inner and index % 4 != 3 else None,
+                amount=cell,
+                state=STATES[min(index, 2)],
+                reference=f"INV-{20391 - index}" if inner else None,
+                reason=(REASONS[index % len(REASONS)] or None) if inner else None,
+            )
+        )
+    return tuple(made)
+
+
+def landing(amount: str = "12480.5", **changes: object) -> pages.Landing:
+    plain = pages.Landing(
+        shell=shell(),
+        total=pages.Total(fmt.format_total(amount), "API credits"),
+        boundaries=fmt.format_boundaries(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)),
+        as_of=fmt.moment(NOW),
+        records=fmt.format_records(318),
+        verified_through=fmt.day(NOW - timedelta(days=1)),
+        next_checkpoint=fmt.moment(datetime(2026, 11, 23, 0, 10, tzinfo=UTC)),
+        recent=rows(5, inner=False),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def empty_landing() -> pages.Landing:
+    previous = "October 2026: 11,902.25 API credits"
+    return replace(landing(), total=None, verified_through=None, recent=(), previous=previous)
+
+
+CODE = pages.FieldView(
+    Field(
+        name="code",
+        label="Access code",
+        hint="Six letters and numbers printed next to the link on your invoice, for example K7M-4QX. "
+        "Capitals and dashes do not matter.",
+        autocapitalize="characters",
+        max_length=20,
+    )
+)
+METHODS = (
+    pages.Option("access-code", "Access code from your invoice", selected=True),
+    pages.Option("email-code", "Code by email", hint="A code is sent to an address on the list for this record."),
+    pages.Option("sso", "Sign in with Example ID"),
+)
+
+
+def unlock(*, wrong: bool = False, chooser: bool = False) -> pages.Unlock:
+    if chooser:
+        return pages.Unlock(shell=shell(), methods=METHODS, next=BASE + "/periods")
+    text = "That code does not match this record. Check your most recent invoice."
+    view = replace(CODE, value="K7M4QY", error=text) if wrong else CODE
+    form = pages.MethodForm("access-code", "Open with the access code", (view,))
+    errors = (pages.FormError(text, view.name),) if wrong else ()
+    return pages.Unlock(shell=shell(), methods=METHODS, method=form, next=BASE + "/periods", errors=errors)
+
+
+PERIODS = (
+    pages.Option("2026-11", "November 2026 (in progress)", selected=True),
+    pages.Option("2026-10", "October 2026"),
+    pages.Option("2026-09", "September 2026"),
+)
+
+
+def activity(*, filtered: bool = False) -> pages.Activity:
+    return pages.Activity(
+        shell=open_shell(),
+        heading="Activity in November 2026",
+        periods=PERIODS,
+        filter=pages.ActivityFilter(reference="INV-2", late=True) if filtered else pages.ActivityFilter(),
+        rows=() if filtered else rows(10),
+        records=fmt.format_records(318),
+        net=fmt.amount_cell("12480.5", 3),
+        unit="API credits",
+        zone="UTC",
+        as_of=fmt.moment(NOW),
+        json_url=BASE + "/activity.json",
+        csv_url=BASE + "/activity.csv",
+        newer_url=BASE + "/activity?before=rec_0000",
+        older_url=BASE + "/activity?after=rec_0009",
+    )
+
+
+def periods() -> pages.Periods:
+    months = ("2026-11", "2026-10", "2026-09", "2026-08")
+    totals = fmt.amount_cells(("12480.5", "11902.25", "9877", "10443.125"))
+    counts = (318, 1204, 297, 301)
+    return pages.Periods(
+        shell=open_shell(),
+        unit="API credits",
+        rows=tuple(
+            pages.PeriodRow(
+                name=fmt.format_month(month),
+                activity_url=f"{BASE}/activity?period={month}",
+                total=total,
+                records=fmt.format_count(count),
+                verified_through=("21 Nov 2026", "31 Oct 2026", "30 Sept 2026", "31 Aug 2026")[index],
+                receipt_url="" if index == 0 else f"/receipt/chk_{index}",
+                in_progress=index == 0,
+            )
+            for index, (month, total, count) in enumerate(zip(months, totals, counts, strict=True))
+        ),
+    )
+
+
+def compare(second: str = "12480.5", first: str = "11902.25", difference: str = "578.25") -> pages.Compare:
+    column = fmt.column_fraction((second, first, difference))
+    totals = [fmt.amount_cell(amount, column) for amount in (second, first)]
+    return pages.Compare(
+        shell=open_shell(),
+        first=(PERIODS[1], PERIODS[2]),
+        second=PERIODS,
+        unit="API credits",
+        lines=(
+            pages.CompareRow("November 2026", totals[0], "318"),
+            pages.CompareRow("October 2026", totals[1], "1,204"),
+        ),
+        difference=pages.CompareRow(
+            "Difference (second minus first)",
+            fmt.amount_cell(difference, column, signed=True),
+            fmt.format_amount("-886", signed=True),
+        ),
+        note="November 2026 is in progress.",
+    )
+
+
+def export() -> pages.Export:
+    return pages.Export(
+        shell=open_shell(),
+        periods=(
+            pages.Option("2026-11", "November 2026, 318 records", selected=True),
+            pages.Option("2026-10", "October 2026, 1,204 records"),
+        ),
+        formats=(
+            pages.Option("csv", "CSV", selected=True, hint="For spreadsheets. Amounts are exact."),
+            pages.Option("json", "JSON", hint="With the proofs, for checking independently."),
+        ),
+        as_of=fmt.moment(NOW),
+    )
+
+
+TOO_MANY = "Many requests came from this connection. Try again after 09:46 UTC."
+FAULT = "Viewing a page does not change the record."
+
+Page = (
+    pages.Landing
+    | pages.Gated
+    | pages.Unlock
+    | pages.Activity
+    | pages.Periods
+    | pages.Compare
+    | pages.Export
+    | pages.NotFound
+    | pages.Problem
+)
+
+
+def all_pages() -> dict[str, Page]:
+    """Every page in the states worth looking at, by a short name."""
+    return {
+        "landing": landing(),
+        "landing_open": landing(shell=open_shell()),
+        "landing_all": landing(shell=shell(open_to_all=True, test_data=True)),
+        "landing_long": landing("12345678901234567890.123456789012345678901234"),
+        "landing_medium": landing("123456789.1234", recent=rows(5, inner=False, amounts=("1.123456", "20", "-3000.5"))),
+        "landing_empty": empty_landing(),
+        "gated": pages.Gated(shell=shell()),
+        "unlock": unlock(),
+        "unlock_wrong": unlock(wrong=True),
+        "unlock_chooser": unlock(chooser=True),
+        "activity": activity(),
+        "activity_filtered": activity(filtered=True),
+        "periods": periods(),
+        "compare": compare(),
+        "compare_wide": compare("123456789.123456", "123456788.023456", "1.1"),
+        "export": export(),
+        "problem": pages.Problem(ASSETS, "Try again in a few minutes", TOO_MANY, shell=shell()),
+        "problem_bare": pages.Problem(ASSETS, "This page could not be shown", FAULT, reference="7C4F-19"),
+        "not_found": pages.NotFound(ASSETS),
+    }
