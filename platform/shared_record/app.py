@@ -22,7 +22,7 @@ from shared_record.hooks.loader import Plugins, load_plugins
 from shared_record.hosts.gate import Gate
 from shared_record.hosts.resolver import Resolver
 from shared_record.keys import KeyRing
-from shared_record.settings import Settings
+from shared_record.settings import Settings, load_settings
 from shared_record.theming.loader import load_themes
 from shared_record.web.api import balance
 from shared_record.web.api.envelope import failure
@@ -45,7 +45,7 @@ MAX_FORM_BYTES = 64 * 1024
 
 
 def create_app(
-    settings: Settings,
+    settings: Settings | None = None,
     *,
     keys: KeyRing | None = None,
     db: Database | None = None,
@@ -54,9 +54,11 @@ def create_app(
 ) -> Gate:
     """Return the WSGI application of one installation: the host gate in front of two Flask applications.
 
+    Without ``settings`` they come from the environment, which is how a server's worker processes call it.
     The platform host has the vendor API and health; branded hosts have not even the routes. Records and static files
     exist on both.
     """
+    settings = settings or load_settings()
     plugins = plugins or load_plugins()
     themes = load_themes(plugins.theme_roots)
     if "default" not in themes:

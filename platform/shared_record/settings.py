@@ -22,13 +22,16 @@ class Settings:
     """What an operator can set. Every field ``x`` is read from ``SHARED_RECORD_X``.
 
     ``database_url`` empty means SQLite in ``data_dir``; ``owner_database_url`` is used for migrations where the
-    application's own role may not alter tables. Secrets may also come from a file named by ``SHARED_RECORD_X_FILE``.
+    application's own role may not alter tables. ``lock_dir`` holds the newest checkpoints and belongs on another volume
+    than the database; it defaults to a folder in ``data_dir``. Secrets may also come from a file named by
+    ``SHARED_RECORD_X_FILE``.
     ``platform_hosts``: the operator's own hosts; the first one names the logs and the API. ``public_scheme`` and
     ``public_port`` are what customers' browsers see; absolute URLs are built from them, never from a request.
     ``trusted_proxies``: networks whose forwarding headers are believed, one hop.
     """
 
     data_dir: Path = Path("shared-record-data")
+    lock_dir: Path | None = None
     database_url: str = field(default="", repr=False)
     owner_database_url: str = field(default="", repr=False)
     redis_url: str = field(default="", repr=False)
@@ -46,7 +49,12 @@ class Settings:
     @property
     def sqlalchemy_url(self) -> str:
         """The database as an SQLAlchemy URL; PostgreSQL always through psycopg 3."""
-        return _driver_url(self.database_url) or f"sqlite:///{self.data_dir.absolute() / 'shared-record.sqlite3'}"
+        return _driver_url(self.database_url) or f"sqlite:///{self.sqlite_path.absolute()}"
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The SQLite database, used where no ``database_url`` is set."""
+        return self.data_dir / "shared-record.sqlite3"
 
     @property
     def owner_url(self) -> str:
@@ -57,6 +65,11 @@ class Settings:
     def keys_path(self) -> Path:
         """The key ring file."""
         return self.data_dir / "keys.json"
+
+    @property
+    def lock_path(self) -> Path:
+        """The folder of the lock store."""
+        return self.lock_dir or self.data_dir / "lock-store"
 
     @property
     def visible_port(self) -> int:
@@ -102,7 +115,7 @@ def _read_secret(name: str, path: str) -> str:
 def _parse(name: str, key: str, raw: str) -> Any:
     try:
         match key:
-            case "data_dir":
+            case "data_dir" | "lock_dir":
                 return Path(raw)
             case "port" | "public_port" | "web_threads" | "web_processes":
                 return int(raw)

@@ -30,13 +30,15 @@ class Installation:
     @cached_property
     def db(self) -> Database:
         """The database; one that was never migrated is an error that says what to run."""
-        path = self.settings.data_dir / "shared-record.sqlite3"
-        if not self.settings.database_url and not path.exists():
+        if not self.settings.database_url and not self.settings.sqlite_path.exists():
             raise ConfigurationError(
-                f"no database at {path}. Run `shared-record migrate`, or set SHARED_RECORD_DATA_DIR or"
-                " SHARED_RECORD_DATABASE_URL to the installation you mean."
+                f"no database at {self.settings.sqlite_path}. Run `shared-record migrate`, or set"
+                " SHARED_RECORD_DATA_DIR or SHARED_RECORD_DATABASE_URL to the installation you mean."
             )
-        return Database(self.settings.sqlalchemy_url)
+        database = Database(self.settings.sqlalchemy_url)
+        if context := click.get_current_context(silent=True):
+            context.call_on_close(database.dispose)
+        return database
 
     @cached_property
     def keys(self) -> KeyRing:

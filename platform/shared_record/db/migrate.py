@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from alembic import autogenerate, command
@@ -13,7 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 
-import shared_record
+from shared_record.bundled import bundled_folder
 from shared_record.db.engine import APP_ROLE
 from shared_record.db.schema import metadata
 from shared_record.errors import ConfigurationError
@@ -32,13 +31,6 @@ CONFIGURE: dict[str, Any] = {
     "transactional_ddl": True,
     "render_item": _render_item,
 }
-
-
-def migrations_folder() -> Path:
-    """Return the folder of the migrations: bundled in an installed copy, ``migrations/`` in a checkout."""
-    package = Path(shared_record.__file__).parent
-    bundled = package / "_bundled" / "migrations"
-    return bundled if bundled.is_dir() else package.parents[1] / "migrations"
 
 
 def upgrade(owner_url: str) -> tuple[str | None, str]:
@@ -68,7 +60,7 @@ def head_revision() -> str:
     """Return the newest revision of this version."""
     revision = ScriptDirectory.from_config(_config(None)).get_current_head()
     if revision is None:
-        raise ConfigurationError(f"no migrations in {migrations_folder()}")
+        raise ConfigurationError(f"no migrations in {bundled_folder('migrations')}")
     return revision
 
 
@@ -86,7 +78,7 @@ def new_revision(owner_url: str, message: str) -> None:
 
 def _config(connection: Connection | None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.set_main_option("script_location", str(bundled_folder("migrations")).replace("%", "%%"))
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     config.attributes["connection"] = connection
     return config

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import BindParameter, Connection, Table, bindparam, select
 
-from shared_record.clock import Clock, to_milliseconds
+from shared_record.clock import Clock, period_of, to_milliseconds
 from shared_record.db import leases
 from shared_record.db.engine import Database
 from shared_record.db.leases import Lease
@@ -167,6 +167,18 @@ _TILE = select(slot_tile.c.hashes).where(
 )
 
 
+_PAST_OPEN = (
+    select(period_tree.c.tree_id)
+    .where(period_tree.c.tenant_id == _T, period_tree.c.status == "open", period_tree.c.period < bindparam("current"))
+    .limit(1)
+)
+_BEHIND = (
+    select(period_tree.c.tree_id)
+    .where(period_tree.c.tenant_id == _T, period_tree.c.size > period_tree.c.vsize)
+    .limit(1)
+)
+
+
 class LogHaltedError(UnavailableError):
     """The log may not be signed any further until an operator has looked: lock store and database disagree."""
 
@@ -187,21 +199,39 @@ class _Member:
     final: bool
 
 
-def newest_epoch_time(db: Database, scope: Scope) -> datetime | None:
-    """Return the time of the newest epoch of the log, or ``None`` before the first."""
-    with db.read(scope) as connection:
-        size = connection.execute(_LOG, {"t": scope.plane}).one().size
-        row = connection.execute(_EPOCH, {"t": scope.plane, "n": size - 1}).one_or_none()
-    return None if row is None else row.ts
+@dataclass(frozen=True, slots=True)
+class Agenda:
+    """What a log needs now: ``close`` past periods, ``integrate`` new deltas, ``publish`` an epoch."""
+
+    close: bool
+    integrate: bool
+    publish: bool
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is any work."""
+        return self.close or self.integrate or self.publish
 
 
-def has_something_to_publish(db: Database, scope: Scope) -> bool:
-    """Tell whether an epoch made now would say anything new, or a half-done one waits."""
+def agenda(db: Database, clock: Clock, scope: Scope, interval: timedelta) -> Agenda:
+    """Look at what a log needs, writing nothing. A log that is halted gets no more epochs, everything else goes on.
+
+    An epoch is due ``interval`` after the one before when there is something new, at once when one is half done, and
+    once a day in any case.
+    """
+    of_tenant = {"t": scope.plane}
+    now = clock.now()
     with db.read(scope) as connection:
-        for query in (_CHANGED, _UNPUBLISHED):
-            if connection.execute(query.limit(1), {"t": scope.plane}).first() is not None:
-                return True
-    return False
+        state = connection.execute(_LOG, of_tenant).one()
+        newest = connection.execute(_EPOCH, of_tenant | {"n": state.size - 1}).one_or_none()
+        close = connection.execute(_PAST_OPEN, of_tenant | {"current": period_of(now)}).first() is not None
+        behind = connection.execute(_BEHIND, of_tenant).first() is not None
+        pending = connection.execute(_UNPUBLISHED.limit(1), of_tenant).first() is not None
+        changed = behind or close or connection.execute(_CHANGED.limit(1), of_tenant).first() is not None
+    rested = newest is None or now - newest.ts >= interval
+    beat = newest is not None and now - newest.ts >= HEARTBEAT
+    publish = state.halted is None and (pending or beat or (changed and rested))
+    return Agenda(close, behind, publish)
 
 
 def make_checkpoint(db: Database, keys: KeyRing, clock: Clock, locks: LockStore, lease: Lease) -> int:
