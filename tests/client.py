@@ -57,12 +57,12 @@ class Visitor:
         """Send a POST."""
         return self.request("POST", url, **options)
 
-    def unlock(self, url: str, code: str, target: str = "") -> TestResponse:
+    def unlock(self, url: str, code: str, target: str = "", **options: Any) -> TestResponse:
         """Fill in the access-code form of a link as a person does."""
         form = self.get(f"{url}/unlock?next={target}")
         fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form.text))
         data = {name: unescape(value) for name, value in fields.items()} | {"field-code": code}
-        return self.post(f"{url}/unlock", data=data)
+        return self.post(f"{url}/unlock", data=data, **options)
 
 
 def serve(shop: Shop, **settings: Any) -> Any:

@@ -276,3 +276,20 @@ def test_a_session_stays_open_while_it_is_used(shop: Shop, visitor: Visitor) -> 
         page = visitor.get(url + "/activity")
         page.close()
     assert page.status_code == 303  # twelve hours are over, used or not
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "null", "Sec-Fetch-Site": "same-origin"}, 303),  # what Chromium sends under no-referrer
+        ({"Origin": "null"}, 303),
+        ({"Origin": "http://usage.acme.localhost:8000"}, 303),
+        ({"Origin": "null", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://record.acme.localhost:8000", "Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+    ],
+)
+def test_m05_a_form_is_taken_from_its_own_origin_alone(
+    shop: Shop, visitor: Visitor, headers: dict[str, str], status: int
+) -> None:
+    assert visitor.unlock(url_of(shop, "cust_a"), shop.code("cust_a"), headers=headers).status_code == status

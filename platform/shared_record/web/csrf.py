@@ -21,7 +21,7 @@ def is_genuine(
     request: Request, keys: KeyRing, settings: Settings, binding: str | None, host: str, link_id: UUID
 ) -> bool:
     """Tell whether a form POST was made by one of our own pages in this browser; tokens of older keys still count."""
-    if not binding or not is_same_origin(request, settings, host):
+    if not binding or not is_same_origin(request, settings, host, token_follows=True):
         return False
     presented = request.form.get("csrf_token", "").encode()
     known = [_token(keys, kid, binding, host, link_id).encode() for kid in keys.roots]
@@ -29,11 +29,18 @@ def is_genuine(
     return any(matches)
 
 
-def is_same_origin(request: Request, settings: Settings, host: str) -> bool:
-    """Tell whether what the browser says of the request's origin, if anything, is this exact origin."""
-    origin = request.headers.get("Origin")
-    site = request.headers.get("Sec-Fetch-Site")
-    return origin in (None, settings.url_for_host(host)) and site in (None, "same-origin")
+def is_same_origin(request: Request, settings: Settings, host: str, *, token_follows: bool = False) -> bool:
+    """Tell whether what the browser says of the request's origin, if anything, is this exact origin.
+
+    Under ``Referrer-Policy: no-referrer`` browsers send ``Origin: null`` with a form of our own. That is taken where
+    ``Sec-Fetch-Site``, which no page can forge, says the same origin; or where a token is checked as well.
+    """
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    if site not in (None, "same-origin"):
+        return False
+    if origin == "null":
+        return site is not None or token_follows
+    return origin in (None, settings.url_for_host(host))
 
 
 def _token(keys: KeyRing, kid: str, binding: str, host: str, link_id: UUID) -> str:
