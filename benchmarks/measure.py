@@ -1,0 +1,80 @@
+"""What a benchmark returns, and how two things are measured against each other on a noisy machine."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a ratio has to keep to."""
+
+    sign: Literal["≥", "≤"]
+    value: float
+
+    def holds(self, ratio: float) -> bool:
+        """Tell whether ``ratio`` keeps to it."""
+        return ratio >= self.value if self.sign == "≥" else ratio <= self.value
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.value:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One comparison: ``measured`` and ``reference`` are medians in ``unit``, ``ratio`` the median of the rounds'."""
+
+    name: str
+    measured: float
+    reference: float
+    ratio: float
+    limit: Limit
+    unit: str
+    note: str
+
+    @property
+    def held(self) -> bool:
+        """Whether the limit is kept."""
+        return self.limit.holds(self.ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Medians over all rounds, and of the ratios within each round."""
+
+    measured: float
+    reference: float
+    ratio: float
+
+
+def alternate(ours: Callable[[], float], reference: Callable[[], float], rounds: int) -> Rounds:
+    """Run both in turn ``rounds`` times; the median of the ratios is what a busy neighbour disturbs least.
+
+    Each call returns its own figure (seconds, or a rate), so that what it has to prepare is not counted.
+    """
+    pairs = []
+    for _ in range(rounds):
+        gc.collect()
+        pairs.append((ours(), reference()))
+    return Rounds(
+        statistics.median(mine for mine, _ in pairs),
+        statistics.median(other for _, other in pairs),
+        statistics.median(mine / other for mine, other in pairs),
+    )
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long ``work`` took."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def scaled(count: int, scale: float, least: int = 1) -> int:
+    """Return ``count`` shrunk by ``scale``, but not below ``least``."""
+    return max(least, round(count * scale))

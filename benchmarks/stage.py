@@ -1,0 +1,159 @@
+"""What benchmarks are measured on: a migrated database, one tenant, and as many deltas as are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import bindparam, select
+
+from servers import postgresql
+from shared_record.clock import SteppedClock, rfc3339
+from shared_record.db import migrate
+from shared_record.db.engine import Database
+from shared_record.db.schema import day_counter, delta_detail, leaf, period_tree
+from shared_record.identifiers import new_identifier
+from shared_record.keys import KeyRing
+from shared_record.ledger.amounts import Total
+from shared_record.ledger.entry import detail_hash, entry_salt, entry_text
+from shared_record.ledger.merkle import leaf_hash
+from world import Shop, open_shop
+
+CHUNK = 10_000
+CUSTOMER = "cust-0001"
+HOST = "usage.acme.localhost"
+PORT = 8000
+
+_TREE = select(period_tree).where(period_tree.c.tenant_id == bindparam("t"))
+_GROW = period_tree.update().where(period_tree.c.tenant_id == bindparam("t"))
+_COUNT = day_counter.update().where(day_counter.c.tenant_id == bindparam("t"))
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="sr-bench-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def shop_on_sqlite(folder: Path, **options: Any) -> Iterator[Shop]:
+    """Open a tenant in a new SQLite database at ``folder``, laid out as a data directory with its key ring."""
+    url = f"sqlite:///{folder / 'shared-record.sqlite3'}"
+    migrate.upgrade(url)
+    keys = KeyRing.generate()
+    keys.save(folder / "keys.json")
+    db = Database(url)
+    try:
+        yield open_shop(db, keys, SteppedClock(datetime.now(UTC)), folder, **options)
+    finally:
+        db.dispose()
+
+
+@contextmanager
+def durable_postgresql() -> Iterator[str]:
+    """Run PostgreSQL from its wheel with ``fsync`` on; yield the superuser's URL of a migrated database."""
+    with postgresql(durable=True) as server:
+        migrate.upgrade(server)
+        yield server
+
+
+def fill(shop: Shop, count: int) -> str:
+    """Bring one customer to ``count`` deltas; return its tree's id.
+
+    The first delta goes through intake. The others are written in bulk, since a million would take intake minutes that
+    are no part of what is measured: the same columns with the same kind of content, entries and leaf hashes that
+    verify, and counters to match.
+    """
+    shop.record(CUSTOMER, "1.5")
+    scope, day = shop.scope, shop.clock.now().date()
+    with shop.db.read(scope) as connection:
+        tree = connection.execute(_TREE, {"t": scope.plane}).one()
+    salt_key, total, digest = secrets.token_bytes(32), Total(tree.total), tree.last_leaf
+    place = {"tenant_id": scope.plane, "tree_id": tree.tree_id}
+    rx = rfc3339(tree.last_rx)
+    for start in range(2, count + 1, CHUNK):
+        leaves, details = [], []
+        for seq in range(start, min(start + CHUNK, count + 1)):
+            salt, record_id, amount = secrets.token_bytes(16), new_identifier("rec"), f"{seq % 97 + 1}.25"
+            running = total.add(amount)
+            text = entry_text(
+                rec=tree.tree_id,
+                period=tree.period,
+                seq=seq,
+                unit=tree.unit,
+                qty=amount,
+                total=running,
+                record_id=record_id,
+                rx=rx,
+                salt=entry_salt(salt_key, tree.tree_id, seq),
+                mh=detail_hash(salt, "usage", f"ref-{seq}", None),
+            )
+            digest = leaf_hash(text.encode())
+            leaves.append(
+                place
+                | {
+                    "seq": seq,
+                    "record_id": record_id,
+                    "customer_id": tree.customer_id,
+                    "rx": tree.last_rx,
+                    "qty": amount,
+                    "total": running,
+                    "entry": text,
+                    "hash": digest,
+                    "reference_key": hashlib.sha256(b"r%d" % seq).digest(),
+                    "payload_key": hashlib.sha256(b"p%d" % seq).digest(),
+                }
+            )
+            details.append(place | {"seq": seq, "reason": "usage", "reference": f"ref-{seq}", "salt": salt})
+        with shop.db.write(scope) as connection:
+            connection.execute(leaf.insert(), leaves)
+            connection.execute(delta_detail.insert(), details)
+    with shop.db.write(scope) as connection:
+        grown = {"size": count, "total": total.text}
+        connection.execute(_GROW.values(**grown, last_leaf=digest), {"t": scope.plane})
+        connection.execute(_COUNT.where(day_counter.c.day == day).values(**grown), {"t": scope.plane})
+    found: str = tree.tree_id
+    return found
+
+
+def get(path: str) -> dict[str, Any]:
+    """Return the WSGI environment of one GET at the branded host."""
+    return {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "SERVER_NAME": HOST,
+        "SERVER_PORT": str(PORT),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": f"{HOST}:{PORT}",
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": io.StringIO(),
+        "wsgi.version": (1, 0),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+
+
+def answer(application: Any, environ: dict[str, Any]) -> bytes:
+    """Send one request straight into the WSGI application; return the body of its 200."""
+    status = []
+    body = application(dict(environ), lambda line, _headers, _error=None: status.append(line))
+    try:
+        data = b"".join(body)
+    finally:
+        getattr(body, "close", lambda: None)()
+    if status != ["200 OK"]:
+        raise RuntimeError(f"the benchmark's page answered {status}")
+    return data
