@@ -7,9 +7,11 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
+from xdist.scheduler import LoadScopeScheduling
 
 from servers import postgresql, valkey
 from shared_record.clock import SteppedClock
@@ -18,6 +20,8 @@ from shared_record.db.engine import Database
 from shared_record.keys import KeyRing
 from world import Shop, open_shop
 
+ON_THE_DEMO = tuple(f"tests/system/{name}.py" for name in ("test_demo", "test_journey_live", "test_conv_trace"))
+SERVER = pytest.StashKey[tuple[Any, str]]()
 ENGINES = ("sqlite", "postgresql")
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -32,9 +36,45 @@ def soak(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("--soak"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the one PostgreSQL of a parallel run, in the process that hands out the tests."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None) or config.option.collectonly:
+        return
+    server = postgresql()
+    config.stash[SERVER] = (server, server.__enter__())
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Tell a test process where the PostgreSQL of this run is."""
+    if SERVER in node.config.stash:
+        node.workerinput["postgresql"] = node.config.stash[SERVER][1]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Keep the tests that share the one live demo in one process, and hand out all others one by one."""
+    return _Grouped(config, log)
+
+
+class _Grouped(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "demo" if path in ON_THE_DEMO or path.startswith("tests/browser/") else nodeid
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop it again."""
+    if SERVER in config.stash:
+        config.stash[SERVER][0].__exit__(None, None, None)
+        del config.stash[SERVER]
+
+
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """The URL of a PostgreSQL superuser; one server per test process."""
+def postgresql_server(pytestconfig: pytest.Config) -> Iterator[str]:
+    """The URL of a PostgreSQL superuser; one server per run."""
+    shared = getattr(pytestconfig, "workerinput", {}).get("postgresql")
+    if shared is not None:
+        yield shared
+        return
     with postgresql() as url:
         yield url
 
@@ -68,13 +108,14 @@ def database_url(
     server = request.getfixturevalue("postgresql_server")
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
     if "postgresql" not in _templates:
+        template = f"sr_template_{uuid.uuid4().hex[:12]}"
         with admin.connect() as connection:
-            connection.execute(text("CREATE DATABASE sr_template"))
-        migrate.upgrade(server.rsplit("/", 1)[0] + "/sr_template")
-        _templates["postgresql"] = "sr_template"
+            connection.execute(text(f"CREATE DATABASE {template}"))
+        migrate.upgrade(server.rsplit("/", 1)[0] + "/" + template)
+        _templates["postgresql"] = template
     name = f"sr_{uuid.uuid4().hex[:12]}"
     with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE sr_template"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {_templates['postgresql']}"))
     yield server.rsplit("/", 1)[0] + "/" + name
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

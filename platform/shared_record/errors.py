@@ -40,13 +40,19 @@ class NotFoundError(SharedRecordError):
 
 
 class AccessDeniedError(SharedRecordError):
-    """The caller has shown no right to this; ``status`` tells 401 (show one) from 403 (the one shown does not do)."""
+    """The caller has shown no right to this; ``status`` tells 401 (show one) from 403 (the one shown does not do).
+
+    ``challenge`` names the kind of right that a 401 asks for.
+    """
 
     code = "ACCESS_DENIED"
 
-    def __init__(self, message: str, *, code: str | None = None, status: int = 403) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, status: int = 403, challenge: str = "ApiKey"
+    ) -> None:
         super().__init__(message, code=code)
         self.status = status
+        self.challenge = challenge
 
 
 class ConflictError(SharedRecordError):

@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,7 +29,8 @@ from shared_record.ledger.locks import LockStore
 from shared_record.ledger.periods import close_periods
 from shared_record.tenancy.tenants import read_tenant
 
-LEASE = timedelta(minutes=5)
+LEASE = timedelta(minutes=1)
+"""How long a worker that was killed keeps its tenants to itself. One that is merely slow is stopped by the fence."""
 POLL_SECONDS = 1.0
 RETRY = timedelta(seconds=30)
 
@@ -63,15 +64,16 @@ class Worker:
         now = self.clock.now()
         done = 0
         for tenant in lookup.list_due(self.db, now):
-            if self._not_before.get(tenant.scope, now) <= now:
-                done += self.serve(tenant)
+            done += self.serve(tenant)
         return done
 
     def serve(self, tenant: TenantRow) -> bool:
         """Do what is due for one tenant now; return whether anything was done."""
         scope = tenant.scope
         wanted = agenda(self.db, self.clock, scope, self._interval(scope))
-        if not wanted.anything:
+        if self._not_before.get(scope, self.clock.now()) > self.clock.now():
+            wanted = replace(wanted, publish=False)  # what failed is given time; recording and integrating go on
+        if not (wanted.anything or wanted.overdue):
             return False
         lease = leases.acquire(self.db, self.clock, scope, logs.SEQUENCER, self.name, LEASE)
         if lease is None:
@@ -86,7 +88,7 @@ class Worker:
             return False
         next_month = period_bounds(period_of(self.clock.now()))[1]
         leases.release(self.db, lease, min(next_month, self.clock.now() + HEARTBEAT))
-        return True
+        return wanted.anything
 
     def _work(self, lease: leases.Lease, wanted: Agenda) -> None:
         if wanted.close:

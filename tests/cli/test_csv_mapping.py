@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:50.9951690,396,109
 """
 MAPS = ("delta=ContextTokens+GeneratedTokens", "reason='inference'")
-REAL = Path("/work/shared/data/llm-inference-2023/conv.csv")
+REAL = Path(os.environ.get("SR_TEST_DATA") or Path(__file__).parents[3] / "shared/data") / "llm-inference-2023/conv.csv"
 
 
 def documents(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from shared_record.errors import InvalidInputError
 from shared_record.keys import KeyRing
 from world import Shop, open_shop
 
-REAL = Path("/work/shared/data/llm-inference-2023/conv.csv")
+REAL = Path(os.environ.get("SR_TEST_DATA") or Path(__file__).parents[3] / "shared/data") / "llm-inference-2023/conv.csv"
 MAPS = (
     *("--map", "delta=ContextTokens+GeneratedTokens"),
     *("--map", "reason='inference'"),

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared_record.clock import Clock, SystemClock
 from shared_record.db import lookup
@@ -49,7 +50,8 @@ class Installation:
         """Return the tenant with this slug, or raise ``NotFoundError`` naming those that exist."""
         found = lookup.find_tenant(self.db, slug)
         if found is None:
-            slugs = ", ".join(row.slug for row in lookup.list_tenants(self.db)) or "none yet"
+            live = [row.slug for row in lookup.list_tenants(self.db) if row.config_of is None]
+            slugs = ", ".join(live) or "none yet"
             raise NotFoundError(f"there is no tenant {slug!r}. Tenants here: {slugs}.")
         return found
 
@@ -64,7 +66,7 @@ def local_log_keys() -> dict[str, list[str]]:
     try:
         installation = open_installation()
         return lookup.list_all_log_keys(installation.db)
-    except ConfigurationError:
+    except (ConfigurationError, SQLAlchemyError):
         return {}
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -210,9 +210,12 @@ def _children(settings: Settings) -> Iterator[list[subprocess.Popen[bytes]]]:
     children: list[subprocess.Popen[bytes]] = []
 
     def stop(*_: object) -> None:
+        # Once is enough: a second Ctrl-C, or one that a parent passes on as well, must not cut the ending short.
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         for command in ("serve", "worker"):
             line = [sys.executable, "-m", "shared_record", command, "--supervised"]
@@ -222,8 +225,9 @@ def _children(settings: Settings) -> Iterator[list[subprocess.Popen[bytes]]]:
     except KeyboardInterrupt:
         note("\nStopping.")
     finally:
-        signal.signal(signal.SIGTERM, before)
         _end(children)
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def _end(children: list[subprocess.Popen[bytes]]) -> None:
@@ -232,11 +236,12 @@ def _end(children: list[subprocess.Popen[bytes]]) -> None:
             child.terminate()
     limit = time.monotonic() + STOP_SECONDS
     for child in children:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             child.wait(max(0.1, limit - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        # Its group is its own; this reaches also what a child that was killed has left behind, the web processes.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _log_file(settings: Settings) -> Any:

@@ -25,7 +25,9 @@ Examples:
 @tenant_option
 @click.option("--period", metavar="YYYY-MM", help="The UTC month.  [default: the current one]")
 @click.option("--format", "slug", default="json", show_default=True, help="An installed export format.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="The file to write.  [default: usage-…]"
+)
 @json_option
 def export(customer: str, tenant: str, period: str | None, slug: str, output: Path | None, as_json: bool) -> None:
     """Write one period of CUSTOMER to a file, complete or not at all."""

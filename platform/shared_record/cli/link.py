@@ -9,6 +9,7 @@ import click
 
 from shared_record.access import links
 from shared_record.access.links import Link
+from shared_record.cli.address import as_served
 from shared_record.cli.context import Installation, emit, json_option, open_installation, tenant_option
 
 ACTOR = "cli"
@@ -84,7 +85,7 @@ def as_text(installation: Installation, found: Link) -> str:
 
 def url_of(installation: Installation, found: Link) -> str | None:
     """Return the absolute URL of a link on its home host, or ``None`` while it is revoked."""
-    settings = installation.settings
+    settings = as_served(installation.db, installation.settings)
     return settings.url_for_host(found.host or settings.platform_hosts[0], found.path) if found.path else None
 
 

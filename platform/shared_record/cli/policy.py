@@ -29,12 +29,15 @@ Examples:
   shared-record policy set OPEN --tenant acme --customer cust_northwind
   shared-record policy set INHERIT --tenant acme --customer cust_northwind""",
 )
-@click.argument("policy", type=click.Choice([*Policy, INHERIT], case_sensitive=False))
+@click.argument("policy", type=click.Choice([*Policy, INHERIT], case_sensitive=False), metavar="POLICY")
 @tenant_option
 @click.option("--customer", help="Only this customer's link; INHERIT returns it to the tenant's policy.")
 @json_option
 def set_(policy: str, tenant: str, customer: str | None, as_json: bool) -> None:
-    """Set the policy of a tenant or of one customer. A change ends the sessions it concerns at once."""
+    """Set the policy of a tenant or of one customer: TWO_TIER, GATED, OPEN, or for one customer INHERIT.
+
+    A change ends the sessions it concerns at once.
+    """
     installation = open_installation()
     scope = installation.tenant(tenant).scope
     if customer is None and policy == INHERIT:

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 
 import click
 
+from shared_record.cli.address import note_address
 from shared_record.cli.context import note
 from shared_record.clock import SystemClock
+from shared_record.db import lookup
 from shared_record.db import migrate as migrations
 from shared_record.db.engine import Database
 from shared_record.errors import ConfigurationError
@@ -49,9 +51,25 @@ def export_settings(**options: Any) -> Settings:
 def prepare(settings: Settings) -> tuple[str | None, str]:
     """Make the key ring where there is none and migrate the database; return the revisions before and after."""
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    revisions = migrations.upgrade(settings.owner_url)
     if not settings.keys_path.exists():
+        _require_no_tenants(settings)
         KeyRing.generate().save(settings.keys_path)
-    return migrations.upgrade(settings.owner_url)
+    return revisions
+
+
+def _require_no_tenants(settings: Settings) -> None:
+    """Refuse to make a key ring beside data that another one made: it would open nothing and hide the loss."""
+    db = Database(settings.sqlalchemy_url)
+    try:
+        tenants = lookup.list_tenants(db)
+    finally:
+        db.dispose()
+    if tenants:
+        raise ConfigurationError(
+            f"the database has tenants, but {settings.keys_path} is missing. Restore the key ring that belongs to it:"
+            " without it no access code works and nothing sealed can be opened."
+        )
 
 
 @click.command(epilog="Example:  shared-record migrate --data-dir /var/lib/shared-record")
@@ -85,6 +103,9 @@ def serve(supervised: bool, **options: Any) -> None:
 
     settings = export_settings(**options)
     _require_migrated(settings)
+    db = Database(settings.sqlalchemy_url)
+    note_address(db, settings)
+    db.dispose()
     server = Server(
         "shared_record.app:create_app",
         factory=True,
