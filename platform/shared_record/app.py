@@ -25,10 +25,12 @@ from shared_record.keys import KeyRing
 from shared_record.settings import Settings, load_settings
 from shared_record.theming.loader import load_themes
 from shared_record.web.api import balance
+from shared_record.web.api.documents import documents_api
 from shared_record.web.api.envelope import failure
 from shared_record.web.api.json_body import MAX_BODY
 from shared_record.web.api.record import record_api
 from shared_record.web.headers import protect
+from shared_record.web.record.receipts import receipts
 from shared_record.web.record.unlock import unlock
 from shared_record.web.record.views import record
 from shared_record.web.record.visits import not_found, problem, wants_data
@@ -37,6 +39,7 @@ from shared_record.web.runtime import EXTENSION, Runtime
 from shared_record.web.system.assets import assets
 from shared_record.web.system.health import health
 from shared_record.web.tiers import check_tiers
+from shared_record.web.tlog.views import tlog, well_known
 
 _log = logging.getLogger("shared_record.web")
 _DATABASE_GONE = (OperationalError, InterfaceError, PoolTimeoutError)
@@ -73,8 +76,8 @@ def create_app(
         renderer=Renderer(themes),
         throttle=Throttle(settings.redis_url),
     )
-    shared = (assets, record, unlock, record_api)
-    serving = _flask("serving", parts, shared)
+    shared = (assets, record, unlock, receipts, record_api, documents_api, tlog)
+    serving = _flask("serving", parts, (*shared, well_known))
     platform = _flask("platform", parts, (*shared, balance.blueprint, health))
     resolver = Resolver(parts.db, settings.platform_hosts)
     return Gate(resolver, settings, {"platform": platform, "serving": serving})

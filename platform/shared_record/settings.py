@@ -7,13 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared_record.errors import ConfigurationError
 
 PREFIX = "SHARED_RECORD_"
 SECRETS = {"database_url", "owner_database_url", "redis_url"}
 
+N = TypeVar("N", int, float)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -41,7 +42,7 @@ class Settings:
     public_scheme: str = "http"
     public_port: int = 0
     trusted_proxies: tuple[Network, ...] = ()
-    web_threads: int = 8
+    web_threads: int = 4
     web_processes: int = 1
     checkpoint_seconds: float = 10.0
     log_level: str = "info"
@@ -100,6 +101,8 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
             key, raw = key.removesuffix("_file"), _read_secret(name, raw)
         if key not in known:
             raise ConfigurationError(f"{name} is not a setting. Known: {', '.join(PREFIX + k.upper() for k in known)}.")
+        if key in values:
+            raise ConfigurationError(f"{PREFIX}{key.upper()} is given twice, itself and as a file. Keep one.")
         values[key] = _parse(name, key, raw)
     values.update({key: value for key, value in overrides.items() if value is not None})
     return Settings(**values)
@@ -108,21 +111,26 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
 def _read_secret(name: str, path: str) -> str:
     try:
         return Path(path).read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(f"{name}: cannot read {path}: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigurationError(f"{name}: cannot read {path}: {reason}.") from error
 
 
 def _parse(name: str, key: str, raw: str) -> Any:
     try:
         match key:
-            case "data_dir" | "lock_dir":
+            case "data_dir" | "lock_dir" if raw.strip():
                 return Path(raw)
-            case "port" | "public_port" | "web_threads" | "web_processes":
-                return int(raw)
+            case "port" | "public_port":
+                return _within(int(raw), 0, 65_535)
+            case "web_threads" | "web_processes":
+                return _within(int(raw), 1, 1_024)
             case "checkpoint_seconds":
-                return float(raw)
-            case "platform_hosts":
-                return tuple(part.strip() for part in raw.split(",") if part.strip())
+                return _within(float(raw), 0.1, 86_400.0)
+            case "platform_hosts" if hosts := tuple(part.strip() for part in raw.split(",") if part.strip()):
+                return hosts
+            case "data_dir" | "lock_dir" | "platform_hosts":
+                raise ValueError("it is empty")
             case "trusted_proxies":
                 return tuple(ipaddress.ip_network(part.strip()) for part in raw.split(",") if part.strip())
             case "public_scheme" if raw not in ("http", "https"):
@@ -131,6 +139,12 @@ def _parse(name: str, key: str, raw: str) -> Any:
                 return raw
     except ValueError as error:
         raise ConfigurationError(f"{name}={raw!r} cannot be read: {error}.") from error
+
+
+def _within(number: N, least: N, most: N) -> N:
+    if not least <= number <= most:
+        raise ValueError(f"expected {least} to {most}")
+    return number
 
 
 def _driver_url(url: str) -> str:

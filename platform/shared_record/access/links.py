@@ -80,7 +80,7 @@ class Link:
 
 def normalise_handle(raw: str) -> str | None:
     """Return a handle as it is looked up (lower case), or ``None`` for what can be none."""
-    handle = raw.lower()
+    handle = raw.lower() if raw.isascii() else ""  # the Kelvin sign is a small k otherwise
     return handle if HANDLE.fullmatch(handle) else None
 
 

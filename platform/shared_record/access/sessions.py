@@ -37,7 +37,7 @@ _COOKIE = re.compile(r"(?:__Host-)?sr-[0-9a-f]{8}")
 _T: BindParameter[UUID] = bindparam("t")
 _C: BindParameter[UUID] = bindparam("config_id")
 _primary, _home = host.alias("primary_host"), host.alias("home_host")
-_VISIT = (
+_LOOK = (
     select(
         link.c.link_id,
         link.c.customer_id,
@@ -110,8 +110,10 @@ _VISIT = (
             (tenant_method.c.tenant_id == tenant.c.tenant_id) & (tenant_method.c.slug == session.c.method),
         )
     )
-    .where(link.c.tenant_id == _T, link.c.digest == bindparam("digest"), link.c.revoked_at.is_(None))
+    .where(link.c.tenant_id == _T)
 )
+_VISIT = _LOOK.where(link.c.digest == bindparam("digest"), link.c.revoked_at.is_(None))
+_LOOK_AT_CUSTOMER = _LOOK.where(link.c.customer_id == bindparam("who"))
 _REVOKE = (
     session.update()
     .where(session.c.tenant_id == _T, session.c.sid_hash == bindparam("sid"), session.c.revoked_at.is_(None))
@@ -125,8 +127,9 @@ _TOUCH = (
 _LOCK_LINK = (
     select(link.c.epoch)
     .where(link.c.tenant_id == _T, link.c.customer_id == bindparam("who"), link.c.revoked_at.is_(None))
-    .with_for_update(read=True)
+    .with_for_update(key_share=True)
 )
+"""Not for sharing: its tries are reset at the end, and two that shared it would wait for each other for ever."""
 _LOCK_CUSTOMER = (
     select(customer.c.epoch, customer.c.code_epoch)
     .where(customer.c.tenant_id == _T, customer.c.customer_id == bindparam("who"))
@@ -224,16 +227,36 @@ def visit(
     ``cookies``: the request's, without any name that occurred twice.
     """
     digest = handle_digest(handle)
-    sids = [hashlib.sha256(value.encode()).digest() for name, value in cookies.items() if _COOKIE.fullmatch(name)][
-        :MAX_COOKIES
-    ]
-    parameters = {"digest": digest, "here": here.host, "sids": sids}
+    parameters = {"digest": digest, "here": here.host, "sids": _sids(cookies)}
     for scope in _scopes(db, here, digest):
         with db.read(scope) as connection:
             rows = connection.execute(_VISIT, parameters | {"t": scope.plane, "config_id": scope.config}).all()
         if rows:
             return _judge(scope, here, rows, cookies, clock.now(), secure=secure)
     return None
+
+
+def look_at_customer(
+    db: Database,
+    clock: Clock,
+    here: Here,
+    scope: Scope,
+    customer_id: UUID,
+    cookies: Mapping[str, str],
+    *,
+    secure: bool,
+) -> Visit | None:
+    """Return a visit of a customer's documents, which have ids of their own and outlive the link.
+
+    ``None`` on a host of another tenant. Such a document stays where it is asked for: it never redirects.
+    """
+    if here.config not in (None, scope.config):
+        return None
+    parameters = {"who": customer_id, "here": here.host, "sids": _sids(cookies)}
+    with db.read(scope) as connection:
+        rows = connection.execute(_LOOK_AT_CUSTOMER, parameters | {"t": scope.plane, "config_id": scope.config}).all()
+    found = _judge(scope, here, rows, cookies, clock.now(), secure=secure, may_move=False) if rows else None
+    return found if isinstance(found, Visit) else None
 
 
 def issue(
@@ -243,13 +266,15 @@ def issue(
     method: str,
     subject: str,
     *,
+    method_epoch: int,
     replaces: bytes | None,
 ) -> tuple[str, datetime] | None:
     """Issue a session for the visit; return (session id for the cookie, open until), or ``None`` if what it would rest
     on changed since.
 
     The epochs are read under a row lock that conflicts with every change of them, in the transaction of the insert.
-    ``replaces``: the hash of the session this one takes over from, which ends.
+    ``method_epoch``: the method's when it judged the person. ``replaces``: the hash of the session this one takes
+    over from, which ends.
     """
     scope, who = seen.scope, seen.customer_id
     of_tenant, of_config = {"t": scope.plane, "who": who}, {"config_id": scope.config}
@@ -259,10 +284,10 @@ def issue(
     person = connection.execute(_LOCK_CUSTOMER, of_tenant).one()
     printed = connection.execute(_LOCK_LINK, of_tenant).one_or_none()
     now = clock.now()
-    expected = (seen.row.tenant_epoch, seen.row.link_epoch, seen.row.code_epoch, seen.row.customer_epoch)
+    expected = (seen.row.tenant_epoch, seen.row.link_epoch, seen.row.code_epoch, seen.row.customer_epoch, method_epoch)
     if printed is None or way is None or not way.enabled or chosen.state != "active":
         return None
-    if (chosen.epoch, printed.epoch, person.code_epoch, person.epoch) != expected:
+    if (chosen.epoch, printed.epoch, person.code_epoch, person.epoch, way.epoch) != expected:
         return None
     if (place.epoch if place else None) != seen.row.host_epoch or (place is not None and place.role != "serving"):
         return None
@@ -325,6 +350,11 @@ def touch(db: Database, clock: Clock, scope: Scope, sid_hash: bytes) -> None:
         connection.execute(_TOUCH, {"t": scope.plane, "sid": sid_hash, "now": clock.now()})
 
 
+def _sids(cookies: Mapping[str, str]) -> list[bytes]:
+    mine = [value for name, value in cookies.items() if _COOKIE.fullmatch(name)]
+    return [hashlib.sha256(value.encode()).digest() for value in mine[:MAX_COOKIES]]
+
+
 def _scopes(db: Database, here: Here, digest: bytes) -> list[Scope]:
     """Return where the link may be: the host's tenant and its test twin; on the platform host, wherever it is."""
     if here.config is not None:
@@ -342,6 +372,7 @@ def _judge(
     now: datetime,
     *,
     secure: bool,
+    may_move: bool = True,
 ) -> Visit | Moved | None:
     row = rows[0]
     if row.state != "active":
@@ -349,7 +380,7 @@ def _judge(
     if here.config is not None and row.role != "serving":
         return None
     home = row.home_host or row.primary_host
-    if home is not None and home != here.host:
+    if may_move and home is not None and home != here.host:
         return Moved(home)
     mine = cookies.get(cookie_name(row.link_id, secure=secure))
     sid_hash = hashlib.sha256(mine.encode()).digest() if mine else None

@@ -44,11 +44,12 @@ _RESERVE = (
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One method that the customer may use now, with what to show."""
+    """One method that the customer may use now, with what to show; ``epoch`` is its settings' at this moment."""
 
     method: StepUpMethod
     context: StepUpContext
     challenge: Challenge
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,10 @@ def offers(
                 matches_access_code=lambda text: _matches(keys, clock, seen, text),
             )
             if method.availability(context):
-                found.append(Offer(method, context, method.begin(context)))
+                challenge = method.begin(context)
+                if not isinstance(challenge, Challenge):
+                    raise TypeError(f"begin returned {type(challenge).__name__}, not a Challenge")
+                found.append(Offer(method, context, challenge, row.epoch))
         except ValidationError:
             _log.error("config.rejected method=%s", row.slug)
         except Exception:
@@ -124,7 +128,9 @@ def attempt(
     with db.write(seen.scope) as connection:
         if isinstance(verdict, Passed):
             replaced = seen.session.sid_hash if seen.session else None
-            issued = sessions.issue(connection, clock, seen, slug, verdict.subject_hint, replaces=replaced)
+            issued = sessions.issue(
+                connection, clock, seen, slug, verdict.subject_hint, method_epoch=offer.epoch, replaces=replaced
+            )
             if issued is not None:
                 throttle.clear(STEP_UP, *key)
                 return Opened(*issued)
@@ -146,10 +152,20 @@ def attempt(
 def _verdict(offer: Offer, answer: Mapping[str, str]) -> Verdict:
     try:
         verdict = offer.method.verify(offer.context, answer)
+        if not _is_sound(verdict):
+            raise TypeError(f"verify returned {type(verdict).__name__}, or text that cannot be kept")
     except Exception:
         _log.exception("plugin.fault method=%s", offer.method.slug)
         return NotMine()
-    return verdict if isinstance(verdict, Passed | Refused) else NotMine()
+    return verdict
+
+
+def _is_sound(verdict: object) -> bool:
+    match verdict:
+        case Passed(subject_hint=text) | Refused(public_reason=text):
+            return isinstance(text, str) and "\0" not in text
+        case _:
+            return isinstance(verdict, NotMine)
 
 
 def _matches(keys: KeyRing, clock: Clock, seen: Visit, text: str) -> bool:

@@ -16,6 +16,9 @@ from limits.storage import MemoryStorage, Storage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 from redis.exceptions import RedisError
 
+PATIENCE = 1.0
+"""Seconds after which a Redis that does not answer counts as gone."""
+
 _log = logging.getLogger("shared_record.limits")
 
 STEP_UP = (
@@ -41,7 +44,8 @@ class Throttle:
     """Moving-window limits on Redis, or in memory when ``redis_url`` is empty."""
 
     def __init__(self, redis_url: str = "") -> None:
-        storage = storage_from_string(redis_url) if redis_url else MemoryStorage()
+        patience = {"socket_connect_timeout": PATIENCE, "socket_timeout": PATIENCE}
+        storage = storage_from_string(redis_url, **patience) if redis_url else MemoryStorage()
         self._limiter = MovingWindowRateLimiter(_as_storage(storage))
         self._local = MovingWindowRateLimiter(MemoryStorage())
 
@@ -51,19 +55,17 @@ class Throttle:
             return _hit(self._limiter, limits, key)
         except RedisError:
             _log.warning("limiter.degraded")
-            quarter = tuple(
-                type(item)(max(1, item.amount // 4), item.multiples, namespace=item.namespace) for item in limits
-            )
-            return _hit(self._local, quarter, key)
+            return _hit(self._local, _quarter(limits), key)
 
     def clear(self, limits: tuple[RateLimitItem, ...], *key: str) -> None:
         """Forget the attempts under ``key``: the person passed."""
-        for limiter in (self._limiter, self._local):
+        for item in _quarter(limits):
+            self._local.clear(item, *key)
+        try:
             for item in limits:
-                try:
-                    limiter.clear(item, *key)
-                except RedisError:
-                    _log.warning("limiter.degraded")
+                self._limiter.clear(item, *key)
+        except RedisError:
+            _log.warning("limiter.degraded")
 
 
 def network_of(address: str) -> str:
@@ -77,6 +79,10 @@ def network_of(address: str) -> str:
             return str(parsed.ipv4_mapped)
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
+
+
+def _quarter(limits: tuple[RateLimitItem, ...]) -> tuple[RateLimitItem, ...]:
+    return tuple(type(item)(max(1, item.amount // 4), item.multiples, namespace=item.namespace) for item in limits)
 
 
 def _hit(limiter: MovingWindowRateLimiter, limits: tuple[RateLimitItem, ...], key: tuple[str, ...]) -> Wait | None:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared_record import __version__
 from shared_record.errors import (
@@ -25,6 +26,7 @@ COMMANDS = {
     "customer": ("customer", "Customers: list, move to another branded host."),
     "demo": ("demo", "Set up and run a demo installation in one step."),
     "export": ("export", "Write one period of a customer to a file."),
+    "ledger": ("ledger", "The ledger: audit, status, resume."),
     "link": ("link", "Customer links: show, issue, revoke, reissue."),
     "migrate": ("run", "Create or upgrade the database and the key ring."),
     "policy": ("policy", "Access policies: set."),
@@ -32,6 +34,7 @@ COMMANDS = {
     "serve": ("run", "Run the web server."),
     "tenants": ("tenants", "Tenants as code: check, apply, list."),
     "verify": ("verify", "Check an exported file, offline."),
+    "watch": ("watch", "Watch a log and say when it contradicts itself."),
     "worker": ("run", "Run the worker: integrate, checkpoint, close."),
 }
 """Command -> (module of this package, one line for ``--help``)."""
@@ -71,6 +74,11 @@ class _Commands(click.Group):
         """Run a command; an expected failure becomes a sentence on stderr and an exit code of its own."""
         try:
             return super().invoke(ctx)
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or type(error).__name__).splitlines()[0]
+            click.echo(f"Error: the database cannot be used: {reason}", err=True)
+            click.echo("Is it running and migrated? `shared-record migrate` is safe to run at any time.", err=True)
+            ctx.exit(75)
         except SharedRecordError as error:
             click.echo(f"Error: {error.message}", err=True)
             for detail in error.details:

@@ -7,10 +7,11 @@ transaction never fails half-way for want of it. Both are bound to a tenant ``Sc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from shared_record.db.scope import Scope, check_statement
@@ -63,8 +64,12 @@ class Database:
         self._announce(connection, scope)
         try:
             yield connection
-        finally:
+        except BaseException:
             connection.execution_options(sr_scope=before)
+            with suppress(DBAPIError):  # a transaction that failed forgets the setting when it is rolled back
+                self._announce(connection, before)
+            raise
+        connection.execution_options(sr_scope=before)
         self._announce(connection, before)
 
     def _announce(self, connection: Connection, scope: Scope | None) -> None:

@@ -23,6 +23,7 @@ _TAKE = (
     .values(holder=bindparam("me"), lease_until=bindparam("until"), fence=job.c.fence + 1)
     .returning(job.c.fence)
 )
+_DUE = select(job.c.due_at).where(_MINE)
 _CHECK = select(job.c.fence).where(_MINE).with_for_update()
 _GIVE_BACK = (
     job.update()
@@ -51,6 +52,12 @@ class Lease:
 def create_job(connection: Connection, scope: Scope, kind: str, due_at: datetime) -> None:
     """Add the row that leases of this kind are taken on."""
     connection.execute(_INSERT, {"tenant_id": scope.plane, "kind": kind, "due_at": due_at})
+
+
+def due_at(connection: Connection, scope: Scope, kind: str) -> datetime:
+    """Return when this kind of work is due again."""
+    found: datetime = connection.execute(_DUE, {"t": scope.plane, "k": kind}).scalar_one()
+    return found
 
 
 def acquire(db: Database, clock: Clock, scope: Scope, kind: str, holder: str, length: timedelta) -> Lease | None:

@@ -62,6 +62,19 @@ class LinkRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LogRow:
+    """Whose log a public id names."""
+
+    tenant_id: UUID
+    config_of: UUID | None
+
+    @property
+    def scope(self) -> Scope:
+        """The scope of the log's plane."""
+        return Scope.of(self.tenant_id, self.config_of)
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRow:
     """An API key's plane and verifier."""
 
@@ -76,6 +89,21 @@ class KeyRow:
     @property
     def scope(self) -> Scope:
         """The scope of the key's plane."""
+        return Scope.of(self.tenant_id, self.config_of)
+
+
+@dataclass(frozen=True, slots=True)
+class ProofRow:
+    """What a public id or root stands for: ``kind`` is ``delta`` or ``receipt``, ``id`` its record or receipt id."""
+
+    tenant_id: UUID
+    config_of: UUID | None
+    kind: str
+    id: str
+
+    @property
+    def scope(self) -> Scope:
+        """The scope of the plane it belongs to."""
         return Scope.of(self.tenant_id, self.config_of)
 
 
@@ -121,6 +149,20 @@ LOOKUPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         " JOIN tenant t ON t.tenant_id = k.tenant_id JOIN tenant c ON c.tenant_id = coalesce(t.config_of, t.tenant_id)"
         " WHERE k.public_id = :p_public_id",
     ),
+    "sr_find_receipt": (
+        {"p_receipt_id": String},
+        {"tenant_id": Uuid, "config_of": Uuid, "receipt_id": String},
+        "SELECT r.tenant_id, t.config_of, r.receipt_id FROM receipt r"
+        " JOIN tenant t ON t.tenant_id = r.tenant_id WHERE r.receipt_id = :p_receipt_id",
+    ),
+    "sr_find_proof": (
+        {"p_hash": LargeBinary},
+        {"tenant_id": Uuid, "config_of": Uuid, "kind": String, "id": String},
+        "SELECT l.tenant_id, t.config_of, 'delta' AS kind, l.record_id AS id FROM leaf l"
+        " JOIN tenant t ON t.tenant_id = l.tenant_id WHERE l.hash = :p_hash"
+        " UNION ALL SELECT r.tenant_id, t.config_of, 'receipt', r.receipt_id FROM receipt r"
+        " JOIN tenant t ON t.tenant_id = r.tenant_id WHERE r.proof_root = :p_hash",
+    ),
     "sr_find_tenant": (
         {"p_slug": String},
         _TENANT_COLUMNS,
@@ -138,6 +180,11 @@ LOOKUPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         " FROM period_tree p WHERE p.tenant_id = t.tenant_id"
         " AND (p.size > p.vsize OR p.vsize > p.psize OR p.status = 'closing'))"
         " OR EXISTS (SELECT 1 FROM job j WHERE j.tenant_id = t.tenant_id AND j.due_at <= :p_now) ORDER BY t.slug",
+    ),
+    "sr_find_log": (
+        {"p_public_id": String},
+        {"tenant_id": Uuid, "config_of": Uuid},
+        "SELECT t.tenant_id, t.config_of FROM tenant t WHERE t.public_id = :p_public_id",
     ),
     "sr_list_log_keys": (
         {},
@@ -167,6 +214,18 @@ def find_api_key(db: Database, public_id: str) -> KeyRow | None:
     return KeyRow(*rows[0]) if rows else None
 
 
+def find_receipt(db: Database, receipt_id: str) -> ProofRow | None:
+    """Return whose receipt document this id is, or ``None``."""
+    rows = _ask(db, "sr_find_receipt", p_receipt_id=receipt_id)
+    return ProofRow(rows[0].tenant_id, rows[0].config_of, "receipt", rows[0].receipt_id) if rows else None
+
+
+def find_proof(db: Database, digest: bytes) -> ProofRow | None:
+    """Return what a leaf hash or proof root stands for; of several equal ones the newest document, or ``None``."""
+    rows = _ask(db, "sr_find_proof", p_hash=digest)
+    return ProofRow(*rows[-1]) if rows else None
+
+
 def find_tenant(db: Database, slug: str) -> TenantRow | None:
     """Return the plane with this slug (a test plane's is ``<slug>~test``), or ``None``."""
     rows = _ask(db, "sr_find_tenant", p_slug=slug)
@@ -181,6 +240,12 @@ def list_tenants(db: Database) -> list[TenantRow]:
 def list_due(db: Database, now: datetime) -> list[TenantRow]:
     """Return the planes in which the worker has something to do: new deltas, or a job that is due."""
     return [TenantRow(*row[:5]) for row in _ask(db, "sr_list_due", p_now=now)]
+
+
+def find_log(db: Database, public_id: str) -> LogRow | None:
+    """Return the plane with this public id, or ``None``."""
+    rows = _ask(db, "sr_find_log", p_public_id=public_id)
+    return LogRow(*rows[0]) if rows else None
 
 
 def list_all_log_keys(db: Database) -> dict[str, list[str]]:

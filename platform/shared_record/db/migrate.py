@@ -111,23 +111,33 @@ def _manual_transactions(connection: Any, _record: Any) -> None:
 
 
 def _ensure_roles(connection: Connection) -> None:
-    """Make the two roles where they are missing. Roles belong to the cluster, so another runner may be first."""
+    """Make the two roles where they are missing. Roles belong to the cluster, so another runner may be first.
+
+    A login that may not make roles needs none of this where an administrator made and granted them.
+    """
     connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK_ID})
+    present = set(connection.execute(text("SELECT rolname FROM pg_roles")).scalars())
+    right = "SET" if _server_version(connection) >= 160_000 else "MEMBER"
     for role in (OWNER_ROLE, APP_ROLE):
-        connection.execute(
-            text(
-                f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN NOBYPASSRLS;"
-                " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        if role not in present:
+            connection.execute(
+                text(
+                    f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN NOBYPASSRLS;"
+                    " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+                )
             )
-        )
-        right = "SET" if _server_version(connection) >= 160_000 else "MEMBER"
         member = connection.execute(
             text("SELECT pg_has_role(current_user, :role, :right)"), {"role": role, "right": right}
         ).scalar_one()
         if not member:
             connection.execute(text(f"GRANT {role} TO current_user"))
-    connection.execute(text(f"GRANT USAGE, CREATE ON SCHEMA public TO {OWNER_ROLE}"))
-    connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {APP_ROLE}"))
+    for role, rights in ((OWNER_ROLE, ("USAGE", "CREATE")), (APP_ROLE, ("USAGE",))):
+        for one in rights:
+            allowed = connection.execute(
+                text("SELECT has_schema_privilege(:role, 'public', :right)"), {"role": role, "right": one}
+            ).scalar_one()
+            if not allowed:
+                connection.execute(text(f"GRANT {one} ON SCHEMA public TO {role}"))
 
 
 def _server_version(connection: Connection) -> int:

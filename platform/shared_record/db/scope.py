@@ -160,7 +160,7 @@ def _refuse_unreadable(element: Any, *, top: bool) -> None:
     if isinstance(element, Insert):
         unreadable = element.select is not None or element._multi_values or element._post_values_clause is not None
         if unreadable or not top:
-            raise TenantScopeError(f"{element.table}: rows are inserted by their values alone: {element}")
+            raise TenantScopeError(f"{element.table}: only whole rows are inserted, each with its tenant_id")
     if isinstance(element, Update) and _of_tenant(element._values or {}) is not None:
         raise TenantScopeError(f"{element.table}: a row cannot be given to another tenant: {element}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, BinaryIO, cast
 from uuid import UUID
@@ -65,6 +66,22 @@ def build_export(
         )
     name = f"usage-{period}-{facts.customer_ref.partition('-')[2][:8]}.{kind.extension}"
     return Built(name, summary, counted.digest(), counted.length)
+
+
+def write_rows(
+    connection: Connection,
+    keys: KeyRing,
+    clock: Clock,
+    scope: Scope,
+    customer_id: UUID,
+    period: Period,
+    records: Iterable[Record],
+    kind: type[ExportFormat],
+    out: IO[bytes],
+) -> None:
+    """Write some of a period's deltas in a format: what one page shows. The facts are those of the whole period."""
+    facts = _facts(connection, keys, clock, scope, customer_id, period)
+    kind().write((export_row(record) for record in records), cast(BinaryIO, out), ExportOptions(facts))
 
 
 def export_row(record: Record) -> ExportRow:

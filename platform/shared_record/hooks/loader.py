@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -21,6 +22,7 @@ from shared_record.hooks import specs
 from shared_record.plugin import ExportFormat, StepUpMethod, ThemeRoot
 
 GROUP = "shared_record"
+_SLUG = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 _log = logging.getLogger("shared_record.plugins")
 
 
@@ -41,7 +43,7 @@ def load_plugins(found: Iterable[EntryPoint] | None = None, *, strict: bool = Fa
     for point in sorted(points, key=lambda point: point.name):
         try:
             _load(point, plugins)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if strict:
                 raise
             plugins.quarantined[point.name] = f"{type(error).__name__}: {error}"
@@ -76,6 +78,8 @@ def _collect(
     for item in (item for result in results for item in result):
         if not (isinstance(item, type) and issubclass(item, base)) or inspect.isabstract(item):
             raise ConfigurationError(f"{item!r} is not a complete {base.__name__} class")
+        if not (isinstance(item.slug, str) and _SLUG.fullmatch(item.slug)):
+            raise ConfigurationError(f"{item.slug!r} is no slug: small letters, digits and _, at most 63")
         if item.slug in known or item.slug in found:
             raise ConfigurationError(f"there is already a {base.__name__} {item.slug!r}")
         found[item.slug] = item

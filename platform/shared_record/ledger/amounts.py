@@ -62,6 +62,11 @@ def add(a: str, b: str) -> str:
     return canonical(CONTEXT.add(Decimal(a), Decimal(b)))
 
 
+def negate(text: str) -> str:
+    """Return minus a canonical amount, in canonical form."""
+    return "0" if text == "0" else text[1:] if text.startswith("-") else f"-{text}"
+
+
 class Total:
     """A running total: exact, kept in canonical form."""
 

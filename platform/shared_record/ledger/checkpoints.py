@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import BindParameter, Connection, Table, bindparam, select
 
-from shared_record.clock import Clock, period_of, to_milliseconds
+from shared_record.clock import Clock, period_bounds, period_of, to_milliseconds
 from shared_record.db import leases
 from shared_record.db.engine import Database
 from shared_record.db.leases import Lease
@@ -49,6 +49,7 @@ from shared_record.ledger.entry import (
 from shared_record.ledger.integrate import integrate
 from shared_record.ledger.locks import LockStore
 from shared_record.ledger.note import checkpoint_body, sign_note
+from shared_record.ledger.receipts import issue_receipt
 from shared_record.tenancy.tenants import tenant_key
 
 HEARTBEAT = timedelta(days=1)
@@ -116,6 +117,7 @@ _MEMBERS = (
         )
     )
     .where(epoch_member.c.tenant_id == _T, epoch_member.c.epoch == bindparam("n"))
+    .order_by(epoch_member.c.tree_id)  # the order in which intake locks their trees
 )
 _PUBLISH_TREE = (
     period_tree.update()
@@ -201,11 +203,15 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """What a log needs now: ``close`` past periods, ``integrate`` new deltas, ``publish`` an epoch."""
+    """What a log needs now: ``close`` past periods, ``integrate`` new deltas, ``publish`` an epoch.
+
+    ``overdue``: its job waits to be given a new date, whether or not there is work.
+    """
 
     close: bool
     integrate: bool
     publish: bool
+    overdue: bool
 
     @property
     def anything(self) -> bool:
@@ -227,11 +233,12 @@ def agenda(db: Database, clock: Clock, scope: Scope, interval: timedelta) -> Age
         close = connection.execute(_PAST_OPEN, of_tenant | {"current": period_of(now)}).first() is not None
         behind = connection.execute(_BEHIND, of_tenant).first() is not None
         pending = connection.execute(_UNPUBLISHED.limit(1), of_tenant).first() is not None
+        overdue = leases.due_at(connection, scope, logs.SEQUENCER) <= now
         changed = behind or close or connection.execute(_CHANGED.limit(1), of_tenant).first() is not None
     rested = newest is None or now - newest.ts >= interval
     beat = newest is not None and now - newest.ts >= HEARTBEAT
     publish = state.halted is None and (pending or beat or (changed and rested))
-    return Agenda(close, behind, publish)
+    return Agenda(close, behind, publish, overdue)
 
 
 def make_checkpoint(db: Database, keys: KeyRing, clock: Clock, locks: LockStore, lease: Lease) -> int:
@@ -241,14 +248,14 @@ def make_checkpoint(db: Database, keys: KeyRing, clock: Clock, locks: LockStore,
     ``UnavailableError`` or ``OSError`` when the store cannot be reached: then nothing is signed and states stay as
     they are.
     """
-    resume(db, keys, locks, lease)
+    resume(db, keys, clock, locks, lease)
     integrate(db, lease)
     size = _prepare(db, keys, clock, lease)
-    resume(db, keys, locks, lease)
+    resume(db, keys, clock, locks, lease)
     return size
 
 
-def resume(db: Database, keys: KeyRing, locks: LockStore, lease: Lease) -> None:
+def resume(db: Database, keys: KeyRing, clock: Clock, locks: LockStore, lease: Lease) -> None:
     """Bring every checkpoint whose body is stored to its end, from that body; it is never made anew."""
     scope = lease.scope
     with db.read(scope) as connection:
@@ -258,7 +265,7 @@ def resume(db: Database, keys: KeyRing, locks: LockStore, lease: Lease) -> None:
         raise LogHaltedError(state.halted)
     for row in pending:
         _lock(db, locks, lease, state.origin, row.size, row.body)
-        _publish(db, keys, lease, state.origin, row.size, row.body)
+        _publish(db, keys, clock, lease, state.origin, row.size, row.body)
 
 
 # --- Prepare: read, hash, store the body -----------------------------------------------------------------------------
@@ -444,7 +451,7 @@ def _lock(db: Database, locks: LockStore, lease: Lease, origin: str, size: int, 
         raise LogHaltedError(reason)
 
 
-def _publish(db: Database, keys: KeyRing, lease: Lease, origin: str, size: int, body: str) -> None:
+def _publish(db: Database, keys: KeyRing, clock: Clock, lease: Lease, origin: str, size: int, body: str) -> None:
     scope, n = lease.scope, size - 1
     of_tenant = {"t": scope.plane}
     with db.write(scope) as connection:
@@ -476,7 +483,7 @@ def _publish(db: Database, keys: KeyRing, lease: Lease, origin: str, size: int, 
             connection.execute(
                 _SET_HEAD, [of_tenant | {"who": who, "fragment": text} for who, text in fragments.items()]
             )
-        _close_final(connection, keys, scope, n, [member for member in members if member.final], fragments)
+        _close_final(connection, keys, clock, scope, n, [member for member in members if member.final], fragments)
         connection.execute(_DROP_OLD_TILES, of_tenant | {"last": n - KEPT_SLOT_TREES})
         connection.execute(_SET_STATE, of_tenant | {"of_size": size, "new_state": "published", "new_note": note})
 
@@ -484,6 +491,7 @@ def _publish(db: Database, keys: KeyRing, lease: Lease, origin: str, size: int, 
 def _close_final(
     connection: Connection,
     keys: KeyRing,
+    clock: Clock,
     scope: Scope,
     n: int,
     finals: list[_Member],
@@ -525,6 +533,7 @@ def _close_final(
             },
         )
         connection.execute(_CLOSE_TREE, {"t": scope.plane, "tree": member.tree_id})
+        issue_receipt(connection, clock, scope, member.customer_id, *period_bounds(member.period))
         parsed = parse_head(head)
         previous = PreviousPeriod(n, merkle.leaf_hash(head.encode()), member.period, member.root, member.size)
         still_open = [row for row in parsed.open if row.period > member.period]

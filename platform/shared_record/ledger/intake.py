@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BindParameter, Connection, bindparam, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared_record.clock import Clock, period_bounds, period_of, rfc3339
 from shared_record.db.engine import Database
@@ -38,6 +38,8 @@ from shared_record.tenancy.customers import (
 from shared_record.tenancy.tenants import tenant_key
 
 ATTEMPTS = 5
+_TRY_AGAIN = ("40001", "40P01")
+"""What PostgreSQL says when it ended a transaction for the sake of another: serialization failure, deadlock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Rejected:
     message: str
     field: str
 
+
+_NOTHING_TO_ADJUST = Rejected("ADJUSTS_NOT_FOUND", "no delta of this customer matches `adjusts`.", "adjusts")
 
 _T: BindParameter[UUID] = bindparam("t")
 _UNIT = select(tenant.c.unit).where(tenant.c.tenant_id == _T)
@@ -155,17 +159,21 @@ def record_deltas(
     A delta whose ``reference_id`` is already recorded for its customer with the same payload answers as the first time;
     with another payload it is rejected (``REFERENCE_CONFLICT``), as is one that adjusts an unknown delta.
     """
+    begins = False
     for attempt in range(ATTEMPTS):
         try:
             with db.write(scope) as connection:
-                intake = _Intake(connection, keys, clock, scope)
+                intake = _Intake(connection, keys, clock, scope, begins=begins)
                 results = intake.record(deltas)
                 if not intake.leaves:
                     connection.rollback()  # nothing was recorded, so no customer and no period begins either
                 return results
-        except IntegrityError:
-            # The same reference, or the first delta of a period, came from another transaction at this moment.
-            if attempt == ATTEMPTS - 1:
+        except _BeginsError:
+            begins = True
+        except DBAPIError as error:
+            # The same reference came from another transaction at this moment, or two waited for each other.
+            again = isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in _TRY_AGAIN
+            if not again or attempt == ATTEMPTS - 1:
                 raise
     raise ConflictError("the same deltas are being recorded elsewhere.")
 
@@ -184,14 +192,20 @@ class _Tree:
     last_leaf: bytes | None
     adjusts_period: str | None = None
     changed: bool = False
+    new_for: UUID | None = None
+    """The customer, when this transaction begins the tree: it is stored with its first delta."""
     days: dict[Any, list[str]] = field(default_factory=dict)
 
 
-class _Intake:
-    """One transaction's worth of intake."""
+class _BeginsError(Exception):
+    """A period tree has to be begun, for which the tenant's row must be locked before any tree."""
 
-    def __init__(self, connection: Connection, keys: KeyRing, clock: Clock, scope: Scope) -> None:
-        self.connection, self.keys, self.clock, self.scope = connection, keys, clock, scope
+
+class _Intake:
+    """One transaction's worth of intake. ``begins``: it may begin trees, and locks the tenant's row for it."""
+
+    def __init__(self, connection: Connection, keys: KeyRing, clock: Clock, scope: Scope, *, begins: bool) -> None:
+        self.connection, self.keys, self.clock, self.scope, self.begins = connection, keys, clock, scope, begins
         self.tenant_key = tenant_key(connection, keys, scope)
         self.now = clock.now()
         self.leaves: list[dict[str, Any]] = []
@@ -202,15 +216,24 @@ class _Intake:
     def record(self, deltas: Sequence[Delta]) -> list[Accepted | Rejected]:
         names = {delta.customer_id for delta in deltas}
         customers = find_customers(self.connection, self.scope, names)
-        if len(customers) < len(names):
-            customers = create_customers(self.connection, self.keys, self.clock, self.scope, names)
+        # What adjusts another delta cannot be a customer's first one.
+        first = {d.customer_id for d in deltas if d.adjusts_record is None and d.adjusts_reference is None}
+        if self.begins or first - customers.keys():
+            customers |= create_customers(self.connection, self.keys, self.clock, self.scope, first)
+            self.begins = True
         trees = self._lock_trees(customers)
-        self.now = self.clock.now()
+        while period_of(now := self.clock.now()) > period_of(self.now):  # the month turned while this waited
+            self.now = now
+            trees = self._lock_trees(customers)
+        self.now = now
         self._load_references(customers, deltas)
         customer_keys = {name: self._customer_key(row) for name, row in customers.items()}
         results: list[Accepted | Rejected] = []
         for delta in deltas:
-            customer = customers[delta.customer_id]
+            customer = customers.get(delta.customer_id)
+            if customer is None:
+                results.append(_NOTHING_TO_ADJUST)
+                continue
             results.append(self._one(delta, customer, trees[customer.customer_id], customer_keys[delta.customer_id]))
         self._write(trees.values())
         return results
@@ -240,7 +263,7 @@ class _Intake:
         if delta.adjusts_record is not None or delta.adjusts_reference is not None:
             adjusts = self._adjusted(delta, customer)
             if adjusts is None:
-                return Rejected("ADJUSTS_NOT_FOUND", "no delta of this customer matches `adjusts`.", "adjusts")
+                return _NOTHING_TO_ADJUST
         accepted = self._append(delta, customer, tree, key, payload, reference, adjusts)
         if reference is not None:
             self.by_reference[reference] = (payload, accepted)
@@ -317,17 +340,13 @@ class _Intake:
         )
 
     def _lock_trees(self, customers: dict[str, CustomerKey]) -> dict[UUID, _Tree]:
-        """Return each customer's tree for a delta received now, locked, making those that do not exist yet."""
+        """Return each customer's tree for a delta received now, locked; those that do not exist yet are begun."""
         wanted = [row.customer_id for row in customers.values()]
         found = self._locked(wanted)
-        missing = {name: row for name, row in customers.items() if row.customer_id not in found}
-        if missing:
-            # Serialises with other transactions that are about to make the same trees.
-            create_customers(self.connection, self.keys, self.clock, self.scope, missing)
-            found |= self._locked([row.customer_id for row in missing.values()])
-            self._make_trees([row.customer_id for row in missing.values() if row.customer_id not in found])
-            found |= self._locked([row.customer_id for row in missing.values()])
-        return found
+        missing = [customer_id for customer_id in wanted if customer_id not in found]
+        if missing and not self.begins:
+            raise _BeginsError
+        return found | self._new_trees(missing)
 
     def _locked(self, wanted: list[UUID]) -> dict[UUID, _Tree]:
         rows = self.connection.execute(
@@ -353,41 +372,43 @@ class _Intake:
             )
         return found
 
-    def _make_trees(self, customers: list[UUID]) -> None:
-        """Make the next tree of each customer: this month's, or the month after one that is closing already."""
+    def _new_trees(self, customers: list[UUID]) -> dict[UUID, _Tree]:
+        """Return the next tree of each customer: this month's, or the month after one that is closing already."""
         if not customers:
-            return
+            return {}
         unit = self.connection.execute(_UNIT, {"t": self.scope.config}).scalar_one()
         newest = {
             row.customer_id: row
             for row in self.connection.execute(_NEWEST_TREES, {"t": self.scope.plane, "customers": customers})
         }
-        rows = []
+        found = {}
         for customer_id in sorted(customers):
             before = newest.get(customer_id)
-            period = period_of(self.now)
+            period, late_for = period_of(self.now), None
             if before is not None and before.period >= period:
                 period = period_of(period_bounds(before.period)[1])
-            rows.append(
-                {
-                    "tenant_id": self.scope.plane,
-                    "tree_id": f"r_{secrets.token_hex(8)}",
-                    "customer_id": customer_id,
-                    "period": period,
-                    "unit": unit,
-                    "base": before.base + before.size if before is not None else 0,
-                    "frontier": b"",
-                    "created_at": self.now,
-                }
+                late_for = before.period
+            found[customer_id] = _Tree(
+                f"r_{secrets.token_hex(8)}",
+                period,
+                unit,
+                before.base + before.size if before is not None else 0,
+                size=0,
+                total=Total(),
+                last_rx=None,
+                last_leaf=None,
+                adjusts_period=late_for,
+                new_for=customer_id,
             )
-        self.connection.execute(_INSERT_TREE, rows)
+        return found
 
     def _load_references(self, customers: dict[str, CustomerKey], deltas: Sequence[Delta]) -> None:
         """Find what the references and ``adjusts`` of this request already stand for."""
         references = set()
         for delta in deltas:
             for text in (delta.reference_id, delta.adjusts_reference):
-                if (reference := self._reference_key(customers[delta.customer_id], text)) is not None:
+                customer = customers.get(delta.customer_id)
+                if customer is not None and (reference := self._reference_key(customer, text)) is not None:
                     references.add(reference)
         if references:
             rows = self.connection.execute(_BY_REFERENCE, {"t": self.scope.plane, "references": sorted(references)})
@@ -420,9 +441,10 @@ class _Intake:
     def _write(self, trees: Iterable[_Tree]) -> None:
         if not self.leaves:
             return
+        changed = [tree for tree in trees if tree.changed]
+        self._begin_trees([tree for tree in changed if tree.new_for is not None])
         self.connection.execute(_INSERT_LEAF, self.leaves)
         self.connection.execute(_INSERT_DETAIL, self.details)
-        changed = [tree for tree in trees if tree.changed]
         self.connection.execute(
             _UPDATE_TREE,
             [
@@ -438,6 +460,23 @@ class _Intake:
             ],
         )
         self._count_days(changed)
+
+    def _begin_trees(self, trees: list[_Tree]) -> None:
+        if trees:
+            rows = [
+                {
+                    "tenant_id": self.scope.plane,
+                    "tree_id": tree.tree_id,
+                    "customer_id": tree.new_for,
+                    "period": tree.period,
+                    "unit": tree.unit,
+                    "base": tree.base,
+                    "frontier": b"",
+                    "created_at": self.now,
+                }
+                for tree in trees
+            ]
+            self.connection.execute(_INSERT_TREE, rows)
 
     def _count_days(self, trees: list[_Tree]) -> None:
         days = {day for tree in trees for day in tree.days}

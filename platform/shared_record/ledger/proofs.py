@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import BindParameter, Connection, bindparam, select
@@ -12,12 +14,14 @@ from shared_record.keys import KeyRing
 from shared_record.ledger import logs, merkle
 from shared_record.ledger.checkpoints import EMPTY_FRAGMENT, blinding, tile_reader
 from shared_record.ledger.entry import head_text, parse_head
+from shared_record.ledger.note import parse_checkpoint
+from shared_record.ledger.receipts import tree_reader
 from shared_record.plugin import RecordProof
 from shared_record.tenancy.tenants import tenant_key
 
 _T: BindParameter[UUID] = bindparam("t")
 _NEWEST = (
-    select(checkpoint.c.size, checkpoint.c.note)
+    select(checkpoint.c.size, checkpoint.c.body, checkpoint.c.note, checkpoint.c.created_at)
     .where(checkpoint.c.tenant_id == _T, checkpoint.c.state == "published")
     .order_by(checkpoint.c.size.desc())
     .limit(1)
@@ -45,6 +49,26 @@ _LOG_NODES = (
     )
     .order_by(log_node.c.idx)
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The newest published checkpoint of a log."""
+
+    origin: str
+    size: int
+    root: bytes
+    note: str
+    created_at: datetime
+
+
+def newest_checkpoint(connection: Connection, scope: Scope) -> Published | None:
+    """Return the newest published checkpoint, or ``None`` before the first."""
+    row = connection.execute(_NEWEST, {"t": scope.plane}).one_or_none()
+    if row is None:
+        return None
+    said = parse_checkpoint(row.body)
+    return Published(said.origin, said.size, said.root, row.note, row.created_at)
 
 
 def prove_record(connection: Connection, keys: KeyRing, scope: Scope, tree_id: str) -> RecordProof | None:
@@ -84,6 +108,17 @@ def prove_record(connection: Connection, keys: KeyRing, scope: Scope, tree_id: s
         checkpoint=newest.note,
         vkeys=logs.read_vkeys(connection, scope),
     )
+
+
+def prove_delta(
+    connection: Connection, keys: KeyRing, scope: Scope, tree_id: str, seq: int
+) -> tuple[RecordProof, tuple[bytes, ...]] | None:
+    """Return the proof of a delta's period and the audit path of its leaf in it; ``None`` while it is not covered."""
+    proof = prove_record(connection, keys, scope, tree_id)
+    if proof is None or seq > proof.size:
+        return None
+    read = tree_reader(connection, scope, tree_id)
+    return proof, tuple(merkle.range_root(*span, read) for span in merkle.inclusion_ranges(seq - 1, proof.size))
 
 
 def log_reader(connection: Connection, scope: Scope) -> merkle.ReadHashes:

@@ -6,6 +6,7 @@ million deltas as after ten.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -29,11 +30,12 @@ from shared_record.db.schema import (
 )
 from shared_record.db.scope import Scope
 from shared_record.keys import KeyRing
-from shared_record.ledger.amounts import Total
+from shared_record.ledger.amounts import Total, negate
 from shared_record.ledger.entry import receipt_id
 from shared_record.tenancy.customers import reference_key
 from shared_record.tenancy.tenants import tenant_key
 
+_MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 _T: BindParameter[UUID] = bindparam("t")
 _TREE: BindParameter[str] = bindparam("tree")
 _DETAILS = leaf.outerjoin(
@@ -127,6 +129,8 @@ _COVERED_BY = (
     .order_by(epoch_member.c.epoch)
     .limit(1)
 )
+_PLACE = select(leaf.c.tree_id, leaf.c.seq).where(leaf.c.tenant_id == _T, leaf.c.hash == bindparam("hash"))
+_TREE_ROW = select(period_tree).where(period_tree.c.tenant_id == _T, period_tree.c.tree_id == _TREE)
 _BY_REFERENCE = select(leaf.c.record_id).where(leaf.c.tenant_id == _T, leaf.c.reference_key == bindparam("reference"))
 _DAYS = (
     select(day_counter.c.day, day_counter.c.size, day_counter.c.total)
@@ -274,6 +278,16 @@ def find_delta(db: Database, scope: Scope, record_id: str) -> DeltaStatus | None
     )
 
 
+def find_by_hash(connection: Connection, scope: Scope, digest: bytes) -> tuple[UUID, Record] | None:
+    """Return the delta with this leaf hash and its customer, or ``None``."""
+    place = connection.execute(_PLACE, {"t": scope.plane, "hash": digest}).one_or_none()
+    if place is None:
+        return None
+    tree = connection.execute(_TREE_ROW, {"t": scope.plane, "tree": place.tree_id}).one()
+    (record,) = _rows(connection, scope, _period(tree), _ROWS_UP, place.seq - 1, place.seq, 1)
+    return tree.customer_id, record
+
+
 def find_record_id(
     connection: Connection, keys: KeyRing, scope: Scope, customer_id: UUID, reference: str
 ) -> str | None:
@@ -291,6 +305,8 @@ def list_periods(connection: Connection, scope: Scope, customer_id: UUID) -> lis
 
 def find_period(connection: Connection, scope: Scope, customer_id: UUID, period: str) -> Period | None:
     """Return one period ``YYYY-MM`` of a customer, or ``None`` when nothing was recorded in it."""
+    if not _MONTH.fullmatch(period):
+        return None
     row = connection.execute(_PERIOD, {"t": scope.plane, "who": customer_id, "which": period}).one_or_none()
     return None if row is None else _period(row)
 
@@ -299,6 +315,16 @@ def list_days(connection: Connection, scope: Scope, period: Period) -> list[tupl
     """Return (UTC day, count, exact total) for each day of ``period`` on which something was recorded."""
     rows = connection.execute(_DAYS, {"t": scope.plane, "tree": period.tree_id})
     return [(row.day, row.size, row.total) for row in rows]
+
+
+def recorded_between(
+    connection: Connection, scope: Scope, tree_id: str, first: int, last: int
+) -> tuple[datetime, datetime]:
+    """Return when the deltas ``first`` and ``last`` of a period were recorded."""
+    moments = [
+        connection.execute(_AT_SEQ, {"t": scope.plane, "tree": tree_id, "seq": seq}).one().rx for seq in (first, last)
+    ]
+    return moments[0], moments[1]
 
 
 def newest_records(connection: Connection, scope: Scope, period: Period, most: int) -> tuple[Record, ...]:
@@ -346,7 +372,7 @@ def search(
     older than ``after``, or the nearest that is newer than ``before``.
     """
     spans = [
-        (period, *_span(connection, scope, period, wanted))
+        (period, *span(connection, scope, period, wanted))
         for period in periods
         if wanted.period in (None, period.period)
     ]
@@ -399,13 +425,13 @@ def _measure(
                 total.add(record.amount)
             continue
         count += last - first
-        total.add(_total_at(connection, scope, period, last))
-        upto_first = _total_at(connection, scope, period, first)
-        total.add(upto_first[1:] if upto_first.startswith("-") else f"-{upto_first}")
+        total.add(total_at(connection, scope, period, last))
+        total.add(negate(total_at(connection, scope, period, first)))
     return count, total.text
 
 
-def _total_at(connection: Connection, scope: Scope, period: Period, seq: int) -> str:
+def total_at(connection: Connection, scope: Scope, period: Period, seq: int) -> str:
+    """Return the exact running total of ``period`` after its delta ``seq`` (0: before the first)."""
     if seq == 0:
         return "0"
     if seq == period.size:
@@ -414,7 +440,7 @@ def _total_at(connection: Connection, scope: Scope, period: Period, seq: int) ->
     return total
 
 
-def _span(connection: Connection, scope: Scope, period: Period, wanted: Filter) -> tuple[int, int]:
+def span(connection: Connection, scope: Scope, period: Period, wanted: Filter) -> tuple[int, int]:
     """Return (first, last] of the ``seq`` that a filter's moments select; recorded time only grows with ``seq``."""
     start, end = period.bounds
     first, last = 0, period.size

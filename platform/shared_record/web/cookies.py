@@ -16,12 +16,12 @@ def read_cookies(header: str | None) -> dict[str, str]:
     doubled: set[str] = set()
     for part in (header or "").split(";"):
         name, equals, value = part.strip(" \t").partition("=")
-        if not equals or not name.isascii() or not value.isascii():
+        if not equals or not name.isascii():
             continue
         if name in found:
             doubled.add(name)
         found[name] = value
-    return {name: value for name, value in found.items() if name not in doubled}
+    return {name: value for name, value in found.items() if name not in doubled and value.isascii()}
 
 
 def host_name(name: str, *, secure: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -72,6 +73,7 @@ leaf = Table(
     Column("payload_key", LargeBinary(32), nullable=False),
     UniqueConstraint("tenant_id", "record_id"),
     UniqueConstraint("tenant_id", "reference_key"),
+    Index("ix_leaf_hash", "hash"),
     within_tenant("tree_id", table="period_tree"),
     info=PLANE,
 )
@@ -237,3 +239,29 @@ signing_key = Table(
     within_tenant(table="log"),
     info=PLANE,
 )
+
+receipt = Table(
+    "receipt",
+    metadata,
+    tenant_column(),
+    Column("receipt_id", String(40), primary_key=True),
+    Column("customer_id", Uuid, nullable=False),
+    Column("start", Instant, nullable=False),
+    Column("end", Instant, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("spans", JSON, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("opening", Amount, nullable=False),
+    Column("closing", Amount, nullable=False),
+    Column("unit", String(64), nullable=False),
+    Column("proof_root", LargeBinary(32), nullable=False),
+    Column("issued_at", Instant, nullable=False),
+    UniqueConstraint("tenant_id", "customer_id", "start", "end", "revision"),
+    Index("ix_receipt_receipt_id", "receipt_id"),
+    Index("ix_receipt_proof_root", "proof_root"),
+    within_tenant("customer_id", table="customer"),
+    info=PLANE,
+)
+"""A document for one customer and one window, half-open in recorded time. ``spans``: per period
+``{"tree", "period", "from", "to"}``, the deltas after ``from`` up to ``to``. Never changed: later deltas make a later
+revision."""

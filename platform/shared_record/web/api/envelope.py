@@ -85,8 +85,8 @@ def _domain_failure(error: SharedRecordError, status: int) -> Response:
             for detail in error.details
         ]
     headers = {}
-    if status == 401:
-        headers["WWW-Authenticate"] = "ApiKey"
+    if isinstance(error, AccessDeniedError) and status == 401:
+        headers["WWW-Authenticate"] = error.challenge
     if status == 503:
         # Both spellings: clients of the contract read the body first, and obey either without an upper bound.
         body["retryAfterSeconds"] = RETRY_AFTER_SECONDS

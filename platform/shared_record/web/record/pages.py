@@ -282,6 +282,32 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiptPage:
+    """A receipt, or one delta by its receipt id. ``shell.base`` is empty: the page does not know the link.
+
+    ``root`` is hex in groups of eight; ``total`` is ``None`` where the reader may not see amounts.
+    """
+
+    template: ClassVar[str] = "receipt.html"
+
+    shell: Shell
+    id: str
+    heading: str
+    label: str
+    total: Total | None
+    boundaries: str
+    records: str
+    issued: Moment
+    root: str
+    json_url: str
+    checkpoint: Moment | None = None
+    log_origin: str = ""
+    log_size: str = ""
+    later_url: str = ""
+    proof_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NotFound:
     """The one answer to every link that opens nothing: always the same bytes, nobody's theme."""
 

@@ -18,8 +18,9 @@ from shared_record.access.policy import Surface
 from shared_record.access.sessions import Visit
 from shared_record.clock import period_bounds, period_of, rfc3339
 from shared_record.errors import Detail, InvalidInputError, NotFoundError
-from shared_record.exports.service import build_export, export_row
+from shared_record.exports.service import build_export, write_rows
 from shared_record.ledger import amounts
+from shared_record.ledger.receipts import list_receipts
 from shared_record.ledger.records import (
     Coverage,
     Filter,
@@ -194,6 +195,8 @@ def activity_json(handle: str) -> Response:
     periods, _, found = _search(seen, query)
     base = f"/c/{handle.lower()}"
     period = next((one for one in periods if one.period == query.period), None)
+    with runtime().db.read(seen.scope) as connection:
+        reach = coverage(connection, seen.scope, periods)
     links = {
         "newer": _turn(base, "activity.json", before=found.newer),
         "older": _turn(base, "activity.json", after=found.older),
@@ -204,7 +207,7 @@ def activity_json(handle: str) -> Response:
             "count": found.count,
             "total": found.total,
             "unit": period.unit if period else seen.row.unit,
-            "asOf": _as_of(runtime().clock.now(), period, None),
+            "asOf": _as_of(runtime().clock.now(), period, reach),
             "records": [_record_data(row) for row in found.records],
             "links": {name: url for name, url in links.items() if url},
         }
@@ -223,9 +226,13 @@ def activity_csv(handle: str) -> Response:
     query = _read_query(seen.row.zone)
     _refuse(query.errors)
     kind = _format(seen, "csv")
-    _, _, found = _search(seen, query)
-    out = io.BytesIO()
-    kind().write((export_row(row) for row in found.records), out, None)  # type: ignore[arg-type]
+    periods, _, found = _search(seen, query)
+    period = next((one for one in periods if one.period == query.period), None)
+    if period is None:
+        raise NotFoundError(f"nothing is recorded in {query.period}.", code="PERIOD_NOT_FOUND")
+    out, parts = io.BytesIO(), runtime()
+    with parts.db.read(seen.scope, snapshot=True) as connection:
+        write_rows(connection, parts.keys, parts.clock, seen.scope, seen.customer_id, period, found.records, kind, out)
     response = Response(out.getvalue(), content_type=kind.media_type)
     older = _turn(f"/c/{handle.lower()}", "activity.csv", after=found.older)
     if older:
@@ -321,6 +328,7 @@ def periods(handle: str) -> Response:
     with runtime().db.read(seen.scope, snapshot=True) as connection:
         found = list_periods(connection, seen.scope, seen.customer_id)
         reach = [coverage(connection, seen.scope, [one]) for one in found]
+        issued = {(one.start, one.end): one for one in reversed(list_receipts(connection, seen.scope, seen.customer_id))}
     frame, zone = shell(seen, handle), seen.row.zone
     cells = fmt.amount_cells([one.total for one in found])
     rows = tuple(
@@ -330,6 +338,7 @@ def periods(handle: str) -> Response:
             total=cell,
             records=fmt.format_count(one.size),
             verified_through=_through(one, covered, zone),
+            receipt_url=f"/receipt/{issued[one.bounds].receipt_id}" if one.bounds in issued else "",
             in_progress=one.period == period_of(runtime().clock.now()),
         )
         for one, cell, covered in zip(found, cells, reach, strict=True)
@@ -375,8 +384,7 @@ def compare(handle: str) -> Response:
 
 
 def _compared(page: pages.Compare, first: Period, second: Period) -> pages.Compare:
-    negative = first.total[1:] if first.total.startswith("-") else f"-{first.total}"
-    difference = amounts.add(second.total, negative)
+    difference = amounts.add(second.total, amounts.negate(first.total))
     fraction = fmt.column_fraction([first.total, second.total, difference])
     current = period_of(runtime().clock.now())
     open_one = next((one for one in (first, second) if one.period == current), None)
@@ -491,15 +499,13 @@ def _record_data(row: Record) -> dict[str, Any]:
     }
 
 
-def _as_of(now: datetime, period: Period | None, reach: Coverage | None) -> dict[str, Any]:
-    cut: dict[str, Any] = {
+def _as_of(now: datetime, period: Period | None, reach: Coverage) -> dict[str, Any]:
+    return {
         "time": rfc3339(now),
         "size": period.size if period else 0,
         "psize": period.psize if period else 0,
+        "checkpoint": None if reach.newest_epoch is None else reach.newest_epoch + 1,
     }
-    if reach is not None:
-        cut["checkpoint"] = None if reach.newest_epoch is None else reach.newest_epoch + 1
-    return cut
 
 
 def _moment(text: str) -> datetime:

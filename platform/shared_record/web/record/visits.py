@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import urlencode
 
 from flask import Request, Response, abort, g, redirect, request
@@ -64,6 +65,7 @@ def enter(handle: str, surface: Surface | None) -> Visit:
                 "This part of the record opens with the access code or another method.",
                 code="STEP_UP_REQUIRED",
                 status=401,
+                challenge="StepUp",
             )
         abort(redirect(unlock_url(handle, request.full_path.rstrip("?")), 303))
     return found
@@ -112,6 +114,11 @@ def shell(seen: Visit, handle: str, *, binding: str | None = None) -> Shell:
         open_to_all=seen.may_see(Surface.DETAIL) and seen.session is None,
         test_data=seen.is_test,
     )
+
+
+def document_shell(seen: Visit) -> Shell:
+    """Return the frame of a page that has an id of its own: it does not show the link, nor the session."""
+    return replace(shell(seen, ""), base="", open_until=None, csrf_token="")
 
 
 def theme_slug(seen: Visit) -> str:
