@@ -526,9 +526,7 @@ def _postgresql() -> None:
             op.execute(f"CREATE POLICY tenant_scope ON {name} USING ({condition[scope]})")
             op.execute(f"GRANT {RIGHTS.get(name, 'SELECT, INSERT, UPDATE, DELETE')} ON {name} TO sr_app")
     # What a leaf says is never written anew: the one change there is is to erase it.
-    op.execute(
-        "CREATE POLICY erased_only ON leaf AS RESTRICTIVE FOR UPDATE USING (true) WITH CHECK (entry IS NULL)"
-    )
+    op.execute("CREATE POLICY erased_only ON leaf AS RESTRICTIVE FOR UPDATE USING (true) WITH CHECK (entry IS NULL)")
     op.execute("GRANT SELECT, INSERT, UPDATE ON installation TO sr_app")
     op.execute("GRANT SELECT ON alembic_version TO sr_app")
     for name, (arguments, result, body) in LOOKUPS.items():

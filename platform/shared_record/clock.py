@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+
+_PERIOD = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])", re.ASCII)
 
 
 class Clock(Protocol):
@@ -60,6 +64,8 @@ def period_of(moment: datetime) -> str:
 
 def period_bounds(period: str) -> tuple[datetime, datetime]:
     """Return the half-open UTC interval ``[start, end)`` of the month ``YYYY-MM``; else ``ValueError``."""
+    if not _PERIOD.fullmatch(period):
+        raise ValueError(f"{period!r} is not a month YYYY-MM")
     start = datetime.strptime(period, "%Y-%m").replace(tzinfo=UTC)
     end = (start.replace(day=1) + timedelta(days=32)).replace(day=1)
     return start, end

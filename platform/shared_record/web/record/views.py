@@ -253,8 +253,6 @@ def _read_query(zone: str) -> _Query:
     now = runtime().clock.now()
     period = arguments.get("period") or period_of(now)
     try:
-        if len(period) != 7:
-            raise ValueError
         period_bounds(period)
     except (ValueError, OverflowError):
         errors.append(FormError("Choose a month such as 2026-11.", "period"))
@@ -328,7 +326,8 @@ def periods(handle: str) -> Response:
     with runtime().db.read(seen.scope, snapshot=True) as connection:
         found = list_periods(connection, seen.scope, seen.customer_id)
         reach = [coverage(connection, seen.scope, [one]) for one in found]
-        issued = {(one.start, one.end): one for one in reversed(list_receipts(connection, seen.scope, seen.customer_id))}
+        documents = reversed(list_receipts(connection, seen.scope, seen.customer_id))
+        issued = {(one.start, one.end): one for one in documents}
     frame, zone = shell(seen, handle), seen.row.zone
     cells = fmt.amount_cells([one.total for one in found])
     rows = tuple(
