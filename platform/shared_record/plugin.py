@@ -10,6 +10,7 @@ import abc
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -35,6 +36,7 @@ __all__ = [
     "ThemeRoot",
     "Verdict",
     "hookimpl",
+    "standalone_verifiers",
 ]
 
 API_VERSION = 1
@@ -239,6 +241,12 @@ class ExportFormat(abc.ABC):
     @abc.abstractmethod
     def write(self, rows: Iterable[ExportRow], out: BinaryIO, options: ExportOptions) -> ExportSummary:
         """Write ``rows`` (in ``seq`` order, streamed, to be read once) to ``out`` in constant memory."""
+
+
+def standalone_verifiers() -> Mapping[str, bytes]:
+    """Return the verifiers that a customer can run without us, file name to content: copy them verbatim."""
+    folder = resources.files("shared_record").joinpath("verifier", "standalone")
+    return {name: folder.joinpath(name).read_bytes() for name in ("verify.html", "verify.py")}
 
 
 # --- Themes ----------------------------------------------------------------------------------------------------------

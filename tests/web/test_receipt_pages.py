@@ -6,7 +6,11 @@ import pytest
 
 from client import Visitor, serve, url_of
 from shared_record.ledger import merkle
+from shared_record.ledger.logs import read_vkeys
 from shared_record.ledger.note import VerifierKey, b64decode, open_note, parse_checkpoint
+from shared_record.plugin import standalone_verifiers
+from shared_record.verifier.receipts import check_receipt
+from shared_record.verifier.trust import Result
 from world import Shop, open_shop
 
 
@@ -95,8 +99,6 @@ def test_verify_proves_every_level_to_a_visitor_who_may_see_details(shop: Shop, 
     path = [b64decode(h) for h in record["path"]]
     assert merkle.verify_inclusion(leaf, record["index"], record["size"], path, b64decode(record["root"]))
     with shop.db.read(shop.scope) as connection:
-        from shared_record.ledger.logs import read_vkeys
-
         keys = [VerifierKey.parse(key) for key in read_vkeys(connection, shop.scope)]
     signed = parse_checkpoint(open_note(chain["checkpoint"], keys))
     log = chain["log"]
@@ -162,3 +164,39 @@ def test_receipts_outlive_the_link(shop: Shop, visitor: Visitor) -> None:
     with shop.db.write(shop.scope) as connection:
         links.revoke_link(connection, shop.keys, shop.clock, shop.scope, "cust_a", "test")
     assert visitor.get(f"{shop.hosts[0]}/receipt/{receipt.receipt_id}").status_code == 200
+
+
+def test_proof_files_of_a_delta_and_of_a_receipt_match(shop: Shop, visitor: Visitor) -> None:
+    _, second, _ = shop.record("cust_a", "5", "7.25", "1")
+    receipt = issue(shop, "cust_a")
+    shop.record("cust_a", "9")
+    shop.checkpoint()
+    urls = [f"{shop.hosts[0]}/receipt/{one}.tlog-proof" for one in (second.receipt_id, receipt.receipt_id)]
+    assert [visitor.get(url).status_code for url in urls] == [401, 401]
+    visitor.unlock(url_of(shop, "cust_a"), shop.code("cust_a"))
+    with shop.db.read(shop.scope) as connection:
+        trusted = [("the test", {"localhost/log/acme": read_vkeys(connection, shop.scope)})]
+    for url in urls:
+        proof = visitor.get(url)
+        assert proof.status_code == 200
+        outcome = check_receipt(proof.data, trusted)
+        assert outcome.result is Result.MATCHES, outcome.reason
+    assert "proof file" in visitor.get(f"{shop.hosts[0]}/receipt/{receipt.receipt_id}").text
+
+
+def test_there_is_no_proof_file_before_the_checkpoint(shop: Shop, visitor: Visitor) -> None:
+    (first,) = shop.record("cust_a", "5")
+    set_policy(shop, "OPEN")
+    answer = visitor.get(f"{shop.hosts[0]}/receipt/{first.receipt_id}.tlog-proof")
+    assert (answer.status_code, answer.json["error"]["code"]) == (404, "PROOF_NOT_FOUND")
+
+
+def test_the_verifier_page_is_the_one_in_each_bundle(shop: Shop, visitor: Visitor) -> None:
+    shop.record("cust_a", "1")
+    page = visitor.get(url_of(shop, "cust_a") + "/verify")
+    assert page.data == standalone_verifiers()["verify.html"]
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "sha256-" in policy
+    assert "connect-src" not in policy
+    assert visitor.get(f"{shop.hosts[0]}/c/{'0' * 26}/verify").status_code == 404

@@ -14,7 +14,8 @@ import click
 from shared_record.cli.context import local_log_keys
 from shared_record.errors import SharedRecordError
 from shared_record.ledger.note import parse_policy
-from shared_record.verifier.checks import NOT_CHECKED, KeySource, Outcome, Result, check_export
+from shared_record.verifier.files import check_file
+from shared_record.verifier.trust import NOT_CHECKED, KeySource, Outcome, Result
 
 DIFFERS, UNKNOWN = 4, 5
 _CODES = {Result.MATCHES: 0, Result.DIFFERS: DIFFERS, Result.UNKNOWN: UNKNOWN}
@@ -36,7 +37,9 @@ Exit status: 0 it matches, 4 it does not match, 5 it could not be checked."""
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object.")
 @click.option("--require-covered", is_flag=True, help="Exit 5 if a checkpoint does not cover every row yet.")
 def verify(file: Path, policy: Path | None, as_json: bool, require_covered: bool) -> None:
-    """Check an exported record (FILE, JSON; - for standard input) row by row and against its signed checkpoint.
+    """Check a JSON export, a verification bundle (ZIP or unpacked) or a proof file (FILE; - for standard input).
+
+    Every row is replayed, and the record is followed up to the log's signed checkpoint.
 
     The log's key comes from, in this order: --policy, the local data directory, the known-logs file
     (~/.config/shared-record/known-logs, filled on first use), the file itself. Nothing is sent anywhere.
@@ -55,7 +58,7 @@ def verify(file: Path, policy: Path | None, as_json: bool, require_covered: bool
             sources.append(("the known-logs file", _read_policy(known_logs)[0]))
     except (OSError, ValueError, SharedRecordError) as error:
         _finish(None, f"the keys cannot be read: {error}", notes, as_json, UNKNOWN)
-    outcome = check_export(_source(file), sources)
+    outcome = check_file(_source(file), sources)
     if outcome.result is Result.MATCHES and outcome.key_from_file:
         notes += [
             f"The key was taken from this file; compare {fingerprint} with the vendor's."
@@ -134,7 +137,7 @@ def _lines(outcome: Outcome | None, result: Result, reason: str | None, notes: S
         lines.append(f"Does not match: {reason}.")
     else:
         lines.append("Matches.")
-    return [*lines, *notes, NOT_CHECKED]
+    return [*lines, *notes, *(outcome.not_checked if outcome else (NOT_CHECKED,))]
 
 
 def _machine_form(
@@ -144,7 +147,7 @@ def _machine_form(
         "result": result.value,
         "reason": reason,
         "notes": list(notes),
-        "notChecked": NOT_CHECKED,
+        "notChecked": list(outcome.not_checked if outcome else (NOT_CHECKED,)),
     }
     if outcome is not None:
         form |= {

@@ -22,8 +22,8 @@ from shared_record.errors import AccessDeniedError, NotFoundError
 from shared_record.hosts.gate import client_address
 from shared_record.ledger.amounts import add as add_amounts
 from shared_record.ledger.amounts import negate
-from shared_record.ledger.proofs import Published, newest_checkpoint, prove_delta, prove_record
-from shared_record.ledger.receipts import Receipt, find_receipt, is_covered, later_revision
+from shared_record.ledger.proofs import Published, newest_checkpoint, prove_delta, prove_record, write_receipt
+from shared_record.ledger.receipts import Receipt, Span, find_receipt, is_covered, later_revision
 from shared_record.ledger.records import Record, find_by_hash, recorded_between
 from shared_record.plugin import RecordProof
 from shared_record.web.record.visits import cookies, here
@@ -67,6 +67,12 @@ class Document:
     later_id: str | None
     chains: tuple[Chain, ...]
     record: Record | None
+    spans: tuple[Span, ...]
+
+    @property
+    def has_proof_file(self) -> bool:
+        """Whether there is a proof file for this visit: one per period, once a checkpoint covers it."""
+        return bool(self.chains) and len(self.spans) == 1
 
     @property
     def net(self) -> str:
@@ -103,6 +109,18 @@ def find_document(text: str) -> Document | None:
             return _of_receipt(connection, seen, receipt)
         again = find_by_hash(connection, scope, _digest(text))
         return None if again is None else _of_delta(connection, seen, again[1])
+
+
+def proof_file(found: Document) -> str:
+    """Return the tlog-proof text of a document; ``NotFoundError`` where there is none."""
+    text = None
+    if len(found.spans) == 1:
+        parts = runtime()
+        with parts.db.read(found.seen.scope, snapshot=True) as connection:
+            text = write_receipt(connection, parts.keys, found.seen.scope, found.spans[0], window=found.record is None)
+    if text is None:
+        raise NotFoundError("There is no proof file for this, or not yet.", code="PROOF_NOT_FOUND")
+    return text
 
 
 def require(text: str, surface: Surface) -> Document:
@@ -169,6 +187,7 @@ def _of_receipt(connection: Connection, seen: Visit, found: Receipt) -> Document
         later_id=later.receipt_id if later else None,
         chains=chains,
         record=None,
+        spans=found.spans,
     )
 
 
@@ -199,4 +218,5 @@ def _of_delta(connection: Connection, seen: Visit, found: Record) -> Document:
         later_id=None,
         chains=chains,
         record=found,
+        spans=(Span(period.tree_id, period.period, found.seq - 1, found.seq),),
     )

@@ -9,7 +9,7 @@ from shared_record.clock import period_bounds, period_of
 from shared_record.web.api.documents import receipt_data
 from shared_record.web.api.envelope import success
 from shared_record.web.record import format as fmt
-from shared_record.web.record.documents import Document, find_document, require
+from shared_record.web.record.documents import Document, find_document, proof_file, require
 from shared_record.web.record.pages import Gated, ReceiptPage, Total
 from shared_record.web.record.visits import document_shell, not_found, theme_slug
 from shared_record.web.runtime import runtime
@@ -37,6 +37,16 @@ def verify(root: str) -> Response:
 def receipt_json(document_id: str) -> Response:
     """Return the same as data."""
     return success(receipt_data(require(document_id, Surface.LANDING)))
+
+
+@receipts.get("/receipt/<document_id>.tlog-proof")
+@tier(Surface.DETAIL)
+def receipt_proof(document_id: str) -> Response:
+    """Return the proof file: C2SP tlog-proof, which `verify` and verify.py check offline."""
+    found = require(document_id, Surface.DETAIL)
+    response = Response(proof_file(found), content_type="text/plain; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="{found.id[:20]}.tlog-proof"'
+    return response
 
 
 def _show(document_id: str) -> Response:
@@ -77,4 +87,5 @@ def _page(found: Document) -> ReceiptPage:
         log_origin=signed.origin if signed else "",
         log_size=fmt.format_count(signed.size) if signed else "",
         later_url=f"/receipt/{found.later_id}" if found.later_id else "",
+        proof_url=f"/receipt/{found.id}.tlog-proof" if found.has_proof_file else "",
     )

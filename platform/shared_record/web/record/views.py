@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -17,7 +19,7 @@ from sqlalchemy import Connection
 from shared_record.access.policy import Surface
 from shared_record.access.sessions import Visit
 from shared_record.clock import period_bounds, period_of, rfc3339
-from shared_record.errors import Detail, InvalidInputError, NotFoundError
+from shared_record.errors import ConfigurationError, Detail, InvalidInputError, NotFoundError
 from shared_record.exports.service import build_export, write_rows
 from shared_record.ledger import amounts
 from shared_record.ledger.receipts import list_receipts
@@ -33,14 +35,14 @@ from shared_record.ledger.records import (
     newest_records,
     search,
 )
-from shared_record.plugin import ExportFormat
+from shared_record.plugin import ExportFormat, standalone_verifiers
 from shared_record.web.api.envelope import success
 from shared_record.web.record import format as fmt
 from shared_record.web.record import pages
 from shared_record.web.record.pages import FormError, Option
 from shared_record.web.record.visits import enter, shell, theme_slug
 from shared_record.web.runtime import runtime
-from shared_record.web.tiers import tier
+from shared_record.web.tiers import Gatekeeper, tier
 
 record = Blueprint("record", __name__)
 
@@ -446,6 +448,27 @@ def export_file(handle: str) -> Response:
     response.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(built.sha256).decode()}:"
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
     return response
+
+
+@record.get("/c/<handle>/verify")
+@tier(Gatekeeper.NOBODY)
+def verify(handle: str) -> Response:
+    """Serve the one-file verifier, the same as in each bundle: it checks on the reader's device and sends nothing."""
+    enter(handle, None)
+    page, policy = _verifier()
+    response = Response(page, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors 'none'"
+    return response
+
+
+@cache
+def _verifier() -> tuple[bytes, str]:
+    """Return the page and the content security policy that its own meta element states."""
+    page = standalone_verifiers()["verify.html"]
+    found = re.search(rb'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
+    if found is None:
+        raise ConfigurationError("verify.html states no content security policy")
+    return page, found[1].decode()
 
 
 def _format(seen: Visit, slug: str) -> type[ExportFormat]:

@@ -1,0 +1,149 @@
+"""Checks a receipt (C2SP tlog-proof) of one delta or one window. No network, no database, nothing raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from shared_record.ledger import amounts, entry, merkle
+from shared_record.ledger.receipt import (
+    HEADER,
+    MAX_RECEIPT,
+    Included,
+    Receipt,
+    Window,
+    check_canonical,
+    earlier_root,
+    parse_receipt,
+)
+from shared_record.verifier.chain import Chain, check_chain, stated_period
+from shared_record.verifier.trust import Difference, KeySource, Outcome, Run, Unusable, conclude, parsed
+
+NOT_CHECKED = "Not checked: prices, contract terms, and how the vendor measured usage."
+ROOT_NOT_CHECKED = (
+    "Not checked: the proof root of this window, since it does not start with its record; it needs the rows themselves."
+)
+
+T = TypeVar("T")
+
+
+def check_receipt(given: str | bytes, sources: Sequence[KeySource] = ()) -> Outcome:
+    """Check a receipt. It names no key, so one of ``sources`` must know its log."""
+
+    def check(run: Run) -> None:
+        run.not_checked = [NOT_CHECKED]
+        receipt = read_receipt(given)
+        origin = receipt.checkpoint.partition("\n")[0]
+        check_proof(receipt, origin, (), run)
+
+    return conclude(Run(sources), check)
+
+
+def read_receipt(given: str | bytes) -> Receipt:
+    """Return the parsed receipt; ``Unusable`` says what it is instead."""
+    if len(given) > 4 * MAX_RECEIPT:
+        raise Unusable("the file is too long for a receipt")
+    try:
+        text = given if isinstance(given, str) else given.decode()
+    except UnicodeDecodeError as error:
+        raise Unusable("the receipt is not UTF-8") from error
+    header = text.partition("\n")[0]
+    if header != HEADER and header.startswith(HEADER.rpartition("@")[0]):
+        raise Unusable(f"the file has another version of the format than {HEADER}")
+    return parsed("the receipt", parse_receipt, text)
+
+
+def check_proof(receipt: Receipt, origin: str, vkeys: Sequence[str], run: Run) -> entry.Head:
+    """Prove ``receipt`` up to a checkpoint of the log ``origin``; ``vkeys`` are those of the file. Returns the head."""
+    delta = parsed("the entry", _canonical(entry.parse_entry), receipt.entry.text)
+    head = parsed("the head", _canonical(entry.parse_head), receipt.head.text)
+    parsed("the epoch record", _canonical(entry.parse_epoch), receipt.epoch)
+    before = receipt.window.before if receipt.window else None
+    previous = parsed("the entry before", _canonical(entry.parse_entry), before.text) if before else None
+    run.origin, run.customer_ref, run.period, run.unit = origin, head.cust, delta.period, delta.unit
+    row = stated_period(head, delta.rec, delta.period)
+    _check_leaf(delta, receipt.entry, row)
+    if receipt.window is None:
+        amount, count = delta.qty, 1
+        leaf = merkle.leaf_hash(receipt.entry.text.encode())
+        run.checked.append(
+            f"Delta {delta.seq} of {delta.period} ({delta.qty} {delta.unit}, receipt {entry.receipt_id(leaf)}) is in "
+            f"the record of {row.size} that the customer's head states."
+        )
+    else:
+        count = receipt.window.size
+        amount = _check_window(receipt.window, receipt.entry, delta, previous, row, run)
+    check_chain(head, _chain(receipt), origin, vkeys, run)
+    run.rows, run.total, run.covered = count, amount, count
+    return head
+
+
+def _check_leaf(delta: entry.Entry, place: Included, row: entry.OpenPeriod) -> None:
+    if delta.seq != place.index + 1 or delta.mseq != delta.seq:
+        raise Difference(f"the entry has the sequence number {delta.seq}, but is proved at {place.index + 1}")
+    if place.size != row.size:
+        raise Difference(f"the proof has a record of {place.size} rows, the head one of {row.size}")
+    leaf = merkle.leaf_hash(place.text.encode())
+    if not merkle.verify_inclusion(leaf, place.index, row.size, place.path, row.root):
+        raise Difference(f"entry {delta.seq} is not in the record that the head states")
+    ((meter, unit, count, total),) = row.totals if len(row.totals) == 1 else [("", "", 0, "")]
+    if (meter, unit, count) != (delta.meter, delta.unit, row.size) or delta.meter != entry.METER:
+        raise Difference(f"the head states other totals than one of {row.size} rows in {delta.unit}")
+    if delta.seq == row.size and delta.total != total:
+        raise Difference(f"the head states a total of {total}, the last entry {delta.total}")
+
+
+def _check_window(
+    window: Window,
+    last: Included,
+    delta: entry.Entry,
+    previous: entry.Entry | None,
+    row: entry.OpenPeriod,
+    run: Run,
+) -> str:
+    if delta.seq != window.end:
+        raise Difference(f"the window ends after row {window.end}, but the entry is row {delta.seq}")
+    if delta.total != window.closing:
+        raise Difference(f"the closing total is {window.closing}, the last entry has {delta.total}")
+    if (previous.seq if previous else 0) != window.start:
+        raise Difference(f"the window starts after row {window.start}, and another row is shown as the one before")
+    if previous is not None and window.before is not None:
+        if (previous.rec, previous.period, previous.unit) != (delta.rec, delta.period, delta.unit):
+            raise Difference("the entry before the window is of another record")
+        _check_leaf(previous, window.before, row)
+    opening = previous.total if previous else "0"
+    if opening != window.opening:
+        raise Difference(f"the opening total is {window.opening}, the entry before has {opening}")
+    if window.start:
+        run.not_checked.append(ROOT_NOT_CHECKED)
+    elif window.root != earlier_root(last):
+        raise Difference(f"the root of the window is not that of the record's first {window.end} rows")
+    amount = amounts.add(window.closing, "-" + opening if opening[0] != "-" else opening[1:])
+    run.checked.append(
+        f"Rows {window.start + 1} to {window.end} of {delta.period} are {window.size} rows and {amount} {delta.unit}: "
+        f"the running total goes from {opening} to {window.closing}."
+    )
+    return amount
+
+
+def _chain(receipt: Receipt) -> Chain:
+    head = receipt.head
+    return Chain(
+        head=head.text,
+        slot_index=head.index,
+        slot_count=head.size,
+        slot_path=head.path,
+        epoch=receipt.epoch,
+        log_index=receipt.index,
+        log_path=receipt.path,
+        log_size=None,
+        checkpoint=receipt.checkpoint,
+    )
+
+
+def _canonical(read: Callable[[str], T]) -> Callable[[str], T]:
+    def strictly(text: str) -> T:
+        check_canonical(text)
+        return read(text)
+
+    return strictly
