@@ -44,6 +44,7 @@ contact = "billing@acme.example"
 hide_amounts = true
 export_formats = ["json"]
 checkpoint_seconds = 30
+retention_days = 30
 
 [[methods]]
 method = "access_code"
@@ -80,6 +81,7 @@ def test_a_whole_file_is_read(check) -> None:
         "hide_amounts": True,
         "export_formats": ["json"],
         "checkpoint_seconds": 30,
+        "retention_days": 30,
     }
     assert found.hosts == (
         CheckedHost("usage.acme.example", "usage.acme.example", "serving", True, 3),
@@ -116,6 +118,8 @@ BROKEN = [
     ('name = "A"\npolcy = "OPEN"', 2, "polcy", "there is no such key.", 'Did you mean "policy"?'),
     ('name = "A"\npolicy = "two tier"', 2, "policy", '"two tier" is none of its values.', 'Did you mean "TWO_TIER"?'),
     ('name = "A"\npolicy = 2', 2, "policy", "must be a text.", "Write one of: TWO_TIER, GATED, OPEN."),
+    ('name = "A"\nretention_days = 14', 2, "retention_days", "is none of its values.", "Write one of: 7, 30, 90."),
+    ('name = "A"\nretention_days = true', 2, "retention_days", "is none of its values.", "Write one of: 7, 30, 90."),
     (
         'name = "A"\nzone = "europe/helsinky"',
         2,
@@ -384,7 +388,7 @@ def test_paths_that_lead_nowhere_are_problems(tmp_path: Path) -> None:
 
 def test_the_files_of_this_repository_are_right() -> None:
     files, _ = find_files([REPOSITORY / "tenants"])
-    known = Known(["default", "nocturne", "broadsheet"], {"access_code": MethodSettings}, ["csv", "json"])
+    known = Known(["default", "nocturne", "broadsheet"], {"access_code": MethodSettings}, ["bundle", "csv", "json"])
     checked, problems = check_files(files, known)
     assert problems == []
     assert [one.settings["policy"] for one in checked] == ["TWO_TIER", "GATED", "OPEN"]
