@@ -47,9 +47,7 @@ class AccessDeniedError(SharedRecordError):
 
     code = "ACCESS_DENIED"
 
-    def __init__(
-        self, message: str, *, code: str | None = None, status: int = 403, challenge: str = "ApiKey"
-    ) -> None:
+    def __init__(self, message: str, *, code: str | None = None, status: int = 403, challenge: str = "ApiKey") -> None:
         super().__init__(message, code=code)
         self.status = status
         self.challenge = challenge

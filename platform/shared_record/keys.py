@@ -7,12 +7,15 @@ next version on while older ones still open what they made.
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
@@ -22,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from shared_record.errors import ConfigurationError, UnavailableError
+from shared_record.errors import ConfigurationError, ConflictError, UnavailableError
 from shared_record.identifiers import base32
 
 CODE_ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -63,10 +66,42 @@ class KeyRing:
         """Write the ring to a new file ``path``, mode 0600, durably; an existing file is never overwritten."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         keys = {kid: base64.b64encode(root).decode() for kid, root in self.roots.items()}
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump({"active": self.active, "keys": keys}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_private(path, json.dumps({"active": self.active, "keys": keys}, indent=1).encode())
+
+    def replace(self, path: Path) -> None:
+        """Put this ring in the place of the one at ``path``, at once and durably; its owner stays the same.
+
+        Call it within ``changing(path)``. When the file cannot be replaced it is as it was: ``ConfigurationError``.
+        """
+        path = path.resolve()  # a link stays a link
+        fresh = path.with_name(f".{path.name}.new")
+        try:
+            before = path.stat()
+            fresh.unlink(missing_ok=True)  # of a run that was killed
+            self.save(fresh)
+            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(fresh, before.st_uid, before.st_gid)
+            fresh.replace(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise ConfigurationError(f"{path} cannot be replaced: {error.strerror}.") from error
+
+    def with_new_root(self) -> KeyRing:
+        """Return a ring with one more root key, which is the active one. A ``kid`` that was retired never comes back.
+
+        That holds because the active key, the newest, cannot be retired.
+        """
+        numbers = [int(kid[1:]) for kid in self.roots if kid[:1] == "k" and kid[1:].isdecimal()]
+        kid = f"k{max(numbers, default=0) + 1}"
+        return KeyRing(kid, self.roots | {kid: secrets.token_bytes(32)})
+
+    def without(self, kid: str) -> KeyRing:
+        """Return a ring without the root key ``kid``; ``ValueError`` for the active one and one it does not have."""
+        if kid == self.active or kid not in self.roots:
+            raise ValueError(f"{kid} is the active key, or none of this ring")
+        return replace(self, roots={name: root for name, root in self.roots.items() if name != kid})
 
     def subkey(self, kid: str, purpose: str) -> bytes:
         """Return 32 bytes derived (HKDF-SHA-256, RFC 5869) from root ``kid`` for one ``purpose``."""
@@ -111,6 +146,42 @@ class KeyRing:
             return self.roots[kid]
         except KeyError:
             raise UnavailableError(f"the key ring has no key {kid!r}.") from None
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[KeyRing]:
+    """Read the ring at ``path`` to change it; ``ConflictError`` while another process does so."""
+    KeyRing.load(path)  # says what is wrong with it, before anything else
+    folder = os.open(path.resolve().parent, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConflictError(f"another command is changing {path} now. Try again when it is done.") from error
+        yield KeyRing.load(path)
+    finally:
+        os.close(folder)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a new file ``path``, mode 0600, durably; an existing file is never overwritten (``FileExistsError``)."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def handle_digest(handle: str) -> bytes:

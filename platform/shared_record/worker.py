@@ -24,15 +24,18 @@ from shared_record.errors import ConflictError, SharedRecordError
 from shared_record.keys import KeyRing
 from shared_record.ledger import logs
 from shared_record.ledger.checkpoints import HEARTBEAT, Agenda, agenda, make_checkpoint
+from shared_record.ledger.erasure import purge_details
 from shared_record.ledger.integrate import integrate
 from shared_record.ledger.locks import LockStore
 from shared_record.ledger.periods import close_periods
-from shared_record.tenancy.tenants import read_tenant
+from shared_record.tenancy.tenants import TenantSettings, read_tenant
 
 LEASE = timedelta(minutes=1)
 """How long a worker that was killed keeps its tenants to itself. One that is merely slow is stopped by the fence."""
 POLL_SECONDS = 1.0
 RETRY = timedelta(seconds=30)
+RETENTION = timedelta(days=1)
+"""How often details that are past a tenant's ``retention_days`` are looked for."""
 
 _log = logging.getLogger("shared_record.worker")
 
@@ -48,6 +51,7 @@ class Worker:
     checkpoint_seconds: float
     name: str = field(default_factory=lambda: f"worker-{secrets.token_hex(4)}")
     _not_before: dict[Scope, datetime] = field(default_factory=dict)
+    _purged: dict[Scope, datetime] = field(default_factory=dict)
 
     def run(self, stop: threading.Event, poll_seconds: float = POLL_SECONDS) -> None:
         """Work until ``stop`` is set."""
@@ -70,7 +74,10 @@ class Worker:
     def serve(self, tenant: TenantRow) -> bool:
         """Do what is due for one tenant now; return whether anything was done."""
         scope = tenant.scope
-        wanted = agenda(self.db, self.clock, scope, self._interval(scope))
+        with self.db.read(scope) as connection:
+            settings = read_tenant(connection, scope)
+        self._purge(scope, settings)
+        wanted = agenda(self.db, self.clock, scope, self._interval(settings))
         if self._not_before.get(scope, self.clock.now()) > self.clock.now():
             wanted = replace(wanted, publish=False)  # what failed is given time; recording and integrating go on
         if not (wanted.anything or wanted.overdue):
@@ -97,7 +104,15 @@ class Worker:
         if wanted.publish:
             make_checkpoint(self.db, self.keys, self.clock, self.locks, lease)
 
-    def _interval(self, scope: Scope) -> timedelta:
-        with self.db.read(scope) as connection:
-            own = read_tenant(connection, scope).checkpoint_seconds
+    def _purge(self, scope: Scope, settings: TenantSettings) -> None:
+        """Remove details that are past retention, once a day. It needs no lease: twice does nothing more than once."""
+        now = self.clock.now()
+        last = self._purged.get(scope)
+        if settings.retention_days is None or (last is not None and now - last < RETENTION):
+            return
+        purge_details(self.db, self.clock, scope, now - timedelta(days=settings.retention_days))
+        self._purged[scope] = now
+
+    def _interval(self, settings: TenantSettings) -> timedelta:
+        own = settings.checkpoint_seconds
         return timedelta(seconds=self.checkpoint_seconds if own is None else own)

@@ -49,7 +49,7 @@ _ROW = (
             link, (link.c.tenant_id == customer.c.tenant_id) & (link.c.customer_id == customer.c.customer_id)
         )
     )
-    .where(customer.c.tenant_id == _T)
+    .where(customer.c.tenant_id == _T, customer.c.sealed_key.is_not(None))
 )
 _BY_EXTERNAL_ID = _ROW.where(customer.c.external_id == bindparam("external_id"))
 _ALL = _ROW.order_by(customer.c.slot)

@@ -113,7 +113,7 @@ _LOOK = (
     .where(link.c.tenant_id == _T)
 )
 _VISIT = _LOOK.where(link.c.digest == bindparam("digest"), link.c.revoked_at.is_(None))
-_LOOK_AT_CUSTOMER = _LOOK.where(link.c.customer_id == bindparam("who"))
+_LOOK_AT_CUSTOMER = _LOOK.where(link.c.customer_id == bindparam("who"), customer.c.sealed_key.is_not(None))
 _REVOKE = (
     session.update()
     .where(session.c.tenant_id == _T, session.c.sid_hash == bindparam("sid"), session.c.revoked_at.is_(None))
@@ -248,7 +248,8 @@ def look_at_customer(
 ) -> Visit | None:
     """Return a visit of a customer's documents, which have ids of their own and outlive the link.
 
-    ``None`` on a host of another tenant. Such a document stays where it is asked for: it never redirects.
+    ``None`` on a host of another tenant, and once the customer is erased. Such a document stays where it is asked for:
+    it never redirects.
     """
     if here.config not in (None, scope.config):
         return None

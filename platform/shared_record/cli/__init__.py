@@ -26,6 +26,7 @@ COMMANDS = {
     "customer": ("customer", "Customers: list, move to another branded host."),
     "demo": ("demo", "Set up and run a demo installation in one step."),
     "export": ("export", "Write one period of a customer to a file."),
+    "key": ("key", "Root keys and signing keys: list, rotate, retire, backup."),
     "ledger": ("ledger", "The ledger: audit, status, resume."),
     "link": ("link", "Customer links: show, issue, revoke, reissue."),
     "migrate": ("run", "Create or upgrade the database and the key ring."),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 
 from shared_record.access import links
-from shared_record.cli.context import emit, json_option, open_installation, tenant_option
+from shared_record.cli.context import emit, is_terminal, json_option, note, open_installation, tenant_option
 from shared_record.cli.link import ACTOR, as_data, as_text
+from shared_record.errors import InvalidInputError
 from shared_record.hosts.names import claim_host
+from shared_record.ledger.erasure import erase_customer
 
 
 @click.group()
@@ -49,3 +51,37 @@ def move_host(customer_id: str, host: str, tenant: str, as_json: bool) -> None:
     with installation.db.write(scope) as connection:
         found = links.move_host(connection, installation.keys, installation.clock, scope, customer_id, name, ACTOR)
     emit(as_data(installation, found), as_json=as_json, text=as_text(installation, found))
+
+
+@customer.command(epilog="Example:  shared-record customer erase cust_x --tenant acme")
+@click.argument("customer_id", metavar="CUSTOMER")
+@tenant_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def erase(customer_id: str, tenant: str, yes: bool, as_json: bool) -> None:
+    """Erase CUSTOMER for good: link, sessions, names, key, and the content of every delta.
+
+    Hashes, amounts, times and totals stay without a name, so that all other customers' proofs hold. Files that were
+    downloaded before still verify. What is recorded under the same id later belongs to a new customer.
+    """
+    installation = open_installation()
+    scope = installation.tenant(tenant).scope
+    if not yes:
+        with installation.db.read(scope) as connection:
+            links.show_link(
+                connection, installation.keys, scope, customer_id
+            )  # a wrong name is said before the question
+        if not is_terminal():
+            raise InvalidInputError("nothing was erased: add --yes where nobody can be asked.")
+        note(
+            f"This erases {customer_id} of {tenant}: the link stops working, sessions end, and the content of every"
+            " delta is gone. Nothing brings it back but a backup of the database."
+        )
+        click.confirm("Erase?", abort=True, err=True)
+    with installation.db.write(scope) as connection:
+        done = erase_customer(connection, installation.clock, scope, customer_id, ACTOR)
+    emit(
+        {"tenant": tenant, "customer_id": customer_id, "erased_as": done.name, "deltas": done.deltas},
+        as_json=as_json,
+        text=f"{customer_id} is erased, with the content of {done.deltas:,} deltas. In its place: {done.name}.",
+    )

@@ -17,6 +17,7 @@ from shared_record.cli.csv_mapping import Reader, Row, RowError, RowMapping, bui
 from shared_record.db.scope import Scope
 from shared_record.errors import InvalidInputError
 from shared_record.ledger.amounts import Total
+from shared_record.ledger.erasure import erase_details
 from shared_record.ledger.intake import Delta, Rejected, record_deltas
 from shared_record.web.api.models import read_emit
 
@@ -86,6 +87,27 @@ def import_(
     except RowError as error:
         raise InvalidInputError(_failure_text(name, error, done, dry_run=dry_run)) from None
     emit(done.as_json(dry_run), as_json=as_json, text=done.as_text(dry_run))
+
+
+@record.command(epilog="Example:  shared-record record erase rec_01JE5Q8Z7R4M2N6P8S0T1V3W5X --tenant acme")
+@click.argument("record_id")
+@tenant_option
+@json_option
+def erase(record_id: str, tenant: str, as_json: bool) -> None:
+    """Erase reason, referenceId and metadata of one delta for good.
+
+    Its amount, time and hash stay, so the record and every proof hold. Its referenceId is still known when it comes
+    again. Nothing brings the text back but a backup of the database.
+    """
+    installation = open_installation()
+    scope = installation.tenant(tenant).scope
+    with installation.db.write(scope) as connection:
+        done = erase_details(connection, installation.clock, scope, record_id, "cli")
+    emit(
+        {"tenant": tenant, "record_id": record_id, "erased": done},
+        as_json=as_json,
+        text=f"The details of {record_id} are erased." if done else f"{record_id} has no details any more.",
+    )
 
 
 @dataclass

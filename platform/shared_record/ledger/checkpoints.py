@@ -86,6 +86,7 @@ _CHANGED = (
     )
     .where(
         period_tree.c.tenant_id == _T,
+        period_tree.c.status != "erased",
         (period_tree.c.vsize > period_tree.c.psize) | (period_tree.c.status == "closing"),
     )
 )
@@ -136,7 +137,7 @@ _CLOSE_TREE = (
 )
 _SET_HEAD = (
     customer.update()
-    .where(customer.c.tenant_id == _T, customer.c.customer_id == bindparam("who"))
+    .where(customer.c.tenant_id == _T, customer.c.customer_id == bindparam("who"), customer.c.sealed_key.is_not(None))
     .values(head=bindparam("fragment"))
 )
 _USE_NEXT_HEADS = (
@@ -176,7 +177,7 @@ _PAST_OPEN = (
 )
 _BEHIND = (
     select(period_tree.c.tree_id)
-    .where(period_tree.c.tenant_id == _T, period_tree.c.size > period_tree.c.vsize)
+    .where(period_tree.c.tenant_id == _T, period_tree.c.status != "erased", period_tree.c.size > period_tree.c.vsize)
     .limit(1)
 )
 
@@ -292,20 +293,22 @@ def _prepare(db: Database, keys: KeyRing, clock: Clock, lease: Lease) -> int:
     hashes = [found or merkle.leaf_hash(padding_leaf()) for found in leaves]
     tiles, slot_root = _slot_tiles(hashes)
     now = to_milliseconds(clock.now())
-    entry = epoch_text(
-        epoch=n,
-        prev=before.hash if before else b"",
-        root=slot_root,
-        slots=width,
-        ts=max(now, before.ts) if before else now,
-    )
-    digest = merkle.leaf_hash(entry.encode())
-    frontier = merkle.split_hashes(state.frontier)
-    log_nodes: list[tuple[int, int, bytes]] = []
-    merkle.push(frontier, n, [digest], lambda *found: log_nodes.append(found))
-    body = checkpoint_body(state.origin, n + 1, merkle.frontier_root(frontier))
+    ts = max(now, before.ts) if before else now
     with db.write(scope) as connection:
         leases.check_fence(connection, lease)
+        entry = epoch_text(
+            epoch=n,
+            prev=before.hash if before else b"",
+            root=slot_root,
+            slots=width,
+            ts=ts,
+            keys=logs.announce_keys(connection, scope, n + 1),
+        )
+        digest = merkle.leaf_hash(entry.encode())
+        frontier = merkle.split_hashes(state.frontier)
+        log_nodes: list[tuple[int, int, bytes]] = []
+        merkle.push(frontier, n, [digest], lambda *found: log_nodes.append(found))
+        body = checkpoint_body(state.origin, n + 1, merkle.frontier_root(frontier))
         grown = connection.execute(
             _GROW_LOG,
             {"t": scope.plane, "old_size": n, "new_size": n + 1, "new_frontier": b"".join(frontier)},
@@ -322,7 +325,7 @@ def _prepare(db: Database, keys: KeyRing, clock: Clock, lease: Lease) -> int:
                 "hash": digest,
                 "slot_root": slot_root,
                 "slots": width,
-                "ts": max(now, before.ts) if before else now,
+                "ts": ts,
             },
         )
         _insert(
@@ -517,7 +520,7 @@ def _close_final(
     for member in sorted(finals, key=lambda member: member.period):
         person = people.get(member.customer_id)
         if person is None:
-            continue
+            continue  # erased since the epoch was made
         head = head_text(person.ref, n, fragments[member.customer_id], blinding(blind, person.slot, n))
         path = [merkle.range_root(start, end, read_tile) for start, end in merkle.inclusion_ranges(person.slot, width)]
         connection.execute(

@@ -219,7 +219,8 @@ class _Intake:
         # What adjusts another delta cannot be a customer's first one.
         first = {d.customer_id for d in deltas if d.adjusts_record is None and d.adjusts_reference is None}
         if self.begins or first - customers.keys():
-            customers |= create_customers(self.connection, self.keys, self.clock, self.scope, first)
+            create_customers(self.connection, self.keys, self.clock, self.scope, first)
+            customers = find_customers(self.connection, self.scope, names)  # again: one may just have been erased
             self.begins = True
         trees = self._lock_trees(customers)
         while period_of(now := self.clock.now()) > period_of(self.now):  # the month turned while this waited

@@ -22,7 +22,7 @@ MAX_LEAVES = 200_000
 _T: BindParameter[UUID] = bindparam("t")
 _BEHIND = (
     select(period_tree.c.tree_id, period_tree.c.size, period_tree.c.vsize, period_tree.c.frontier)
-    .where(period_tree.c.tenant_id == _T, period_tree.c.size > period_tree.c.vsize)
+    .where(period_tree.c.tenant_id == _T, period_tree.c.status != "erased", period_tree.c.size > period_tree.c.vsize)
     .order_by(period_tree.c.tree_id)  # the order in which intake locks them
 )
 _HASHES = (

@@ -78,8 +78,8 @@ def newest_checkpoint(connection: Connection, scope: Scope) -> Published | None:
 def prove_record(connection: Connection, keys: KeyRing, scope: Scope, tree_id: str) -> RecordProof | None:
     """Return the proof of one period's published rows against the newest checkpoint, or ``None`` before the first.
 
-    Of an erased customer there is none. ``connection`` must be a snapshot: the parts belong together. A closed period is proved by its statement, an open
-    one by its head in the newest epoch.
+    ``connection`` must be a snapshot: the parts belong together. A closed period is proved by its statement, an open
+    one by its head in the newest epoch, one of an erased customer no more: ``None``.
     """
     newest = connection.execute(_NEWEST, {"t": scope.plane}).one_or_none()
     tree = connection.execute(_TREE, {"t": scope.plane, "tree": tree_id}).one()

@@ -75,7 +75,11 @@ _ROWS_UP = (
 )
 _PERIODS = (
     select(period_tree)
-    .where(period_tree.c.tenant_id == _T, period_tree.c.customer_id == bindparam("who"))
+    .where(
+        period_tree.c.tenant_id == _T,
+        period_tree.c.customer_id == bindparam("who"),
+        period_tree.c.status != "erased",
+    )
     .order_by(period_tree.c.period.desc())
 )
 _PERIOD = _PERIODS.where(period_tree.c.period == bindparam("which"))

@@ -32,6 +32,7 @@ _BEHIND = (
     .select_from(period_tree)
     .where(
         period_tree.c.tenant_id == _T,
+        period_tree.c.status != "erased",
         (period_tree.c.size > period_tree.c.vsize)
         | (period_tree.c.vsize > period_tree.c.psize)
         | (period_tree.c.status == "closing"),

@@ -108,7 +108,9 @@ def _in_words(error: ErrorDetails, known: Collection[str]) -> tuple[str, str]:
         case "literal_error":
             options = [option.strip("'") for option in context["expected"].replace(" or ", ", ").split(", ")]
             if not isinstance(error["input"], str):
-                return "must be a text.", f"Write one of: {', '.join(options)}."
+                numbers = all(option.isdecimal() for option in options)
+                message = "is none of its values." if numbers else "must be a text."
+                return message, f"Write one of: {', '.join(options)}."
             return f"{quoted(error['input'])} is none of its values.", suggest(error["input"], options, noun="values")
         case "unknown_zone":
             return f"{error['msg']}.", suggest(str(error["input"]), zones(), noun="zones")

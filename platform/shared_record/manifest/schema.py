@@ -66,6 +66,7 @@ class Manifest(_Table):
     hide_amounts: bool = False
     export_formats: list[str] = []
     checkpoint_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    retention_days: Literal[7, 30, 90] | None = None
     methods: list[MethodEntry] = []
 
 
@@ -79,6 +80,7 @@ SETTINGS = (
     "hide_amounts",
     "export_formats",
     "checkpoint_seconds",
+    "retention_days",
 )
 """The keys that are one value each; ``hosts`` and ``methods`` are compared item by item."""
 DEFAULTS: dict[str, Any] = {name: Manifest.model_fields[name].default for name in SETTINGS if name != "name"}

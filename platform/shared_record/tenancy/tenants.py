@@ -29,6 +29,7 @@ SETTINGS = frozenset(
         "contact",
         "hide_amounts",
         "checkpoint_seconds",
+        "retention_days",
         "export_formats",
         "state",
     }
@@ -49,6 +50,7 @@ class TenantSettings:
     contact: str
     hide_amounts: bool
     checkpoint_seconds: int | None
+    retention_days: int | None
     export_formats: tuple[str, ...]
     state: str
     epoch: int

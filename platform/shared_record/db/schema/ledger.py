@@ -52,7 +52,8 @@ period_tree = Table(
 )
 """One customer's tree for one UTC month. ``base`` counts the customer's deltas of earlier periods. ``size``/``total``
 belong to intake, ``vsize``/``frontier`` (complete subtree roots, 32 bytes each, largest first) to *integrate*, ``p*``
-to the newest published epoch."""
+to the newest published epoch. ``status`` goes from ``open`` to ``closing`` to ``closed``; one that is ``erased``, with
+its customer, stays as it stands."""
 
 leaf = Table(
     "leaf",

@@ -56,6 +56,7 @@ tenant = Table(
     Column("contact", String(200), nullable=False, server_default=""),
     Column("hide_amounts", Boolean, nullable=False, server_default="0"),
     Column("checkpoint_seconds", Integer),
+    Column("retention_days", Integer),
     Column("export_formats", JSON, nullable=False),
     Column("sealed_key", LargeBinary, nullable=False),
     Column("next_slot", Integer, nullable=False, server_default="0"),
@@ -126,4 +127,4 @@ customer = Table(
 )
 """``home_host`` and ``policy`` are the customer's own; null means the tenant's. ``head`` is the part
 of the customer's head that only its own deltas and closes change, as of the newest published epoch;
-``next_head`` replaces it from the next epoch on, after a period was closed."""
+``next_head`` replaces it from the next epoch on, after a period was closed. ``sealed_key`` is null once erased."""
