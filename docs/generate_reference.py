@@ -37,6 +37,10 @@ SETTINGS = {
         "Path",
         "Folder of the lock store, best on another volume. Empty: `lock-store` in the data directory.",
     ),
+    "lock_url": (
+        "URL",
+        "The lock store as a service instead: a second PostgreSQL, or a Redis or Valkey of its own.",
+    ),
     "database_url": ("URL", "`postgresql://user@host/name`. Empty: SQLite in the data directory."),
     "owner_database_url": ("URL", "The login that `migrate` uses on PostgreSQL. Empty: `database_url`."),
     "redis_url": ("URL", "`redis://host:6379/0`, for limits shared by all web processes. Empty: each has its own."),

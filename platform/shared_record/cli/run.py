@@ -21,7 +21,7 @@ from shared_record.db import migrate as migrations
 from shared_record.db.engine import Database
 from shared_record.errors import ConfigurationError
 from shared_record.keys import KeyRing
-from shared_record.ledger.locks import FileLockStore
+from shared_record.ledger.locks import open_lock_store
 from shared_record.settings import PREFIX, Settings, load_settings
 from shared_record.worker import Worker
 
@@ -140,7 +140,7 @@ def worker(supervised: bool, **options: Any) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     db = Database(settings.sqlalchemy_url)
-    locks = FileLockStore(settings.lock_path)
+    locks = open_lock_store(settings)
     loop = Worker(db, KeyRing.load(settings.keys_path), SystemClock(), locks, settings.checkpoint_seconds)
     note(f"{loop.name} runs.")
     try:
