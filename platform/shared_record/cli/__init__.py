@@ -23,7 +23,7 @@ from shared_record.errors import (
 COMMANDS = {
     "apikey": ("apikey", "API keys: create."),
     "code": ("code", "Access codes: rotate, reveal."),
-    "customer": ("customer", "Customers: list, move to another branded host."),
+    "customer": ("customer", "Customers: list, move to another branded host, erase."),
     "demo": ("demo", "Set up and run a demo installation in one step."),
     "export": ("export", "Write one period of a customer to a file."),
     "key": ("key", "Root keys and signing keys: list, rotate, retire, backup."),
@@ -31,7 +31,7 @@ COMMANDS = {
     "link": ("link", "Customer links: show, issue, revoke, reissue."),
     "migrate": ("run", "Create or upgrade the database and the key ring."),
     "policy": ("policy", "Access policies: set."),
-    "record": ("record", "Usage: import a CSV file."),
+    "record": ("record", "Usage: import a CSV file, erase details of one record."),
     "serve": ("run", "Run the web server."),
     "tenants": ("tenants", "Tenants as code: check, apply, list."),
     "verify": ("verify", "Check an exported file, offline."),
