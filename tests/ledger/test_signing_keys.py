@@ -17,7 +17,8 @@ from shared_record.ledger.audit import audit
 from shared_record.ledger.audit_reading import Tally
 from shared_record.ledger.entry import parse_epoch
 from shared_record.ledger.note import VerifierKey, open_note
-from shared_record.ledger.tiles import parse_tile_name, policy_text, read_keys, read_published, read_tile
+from shared_record.ledger.proofs import newest_checkpoint
+from shared_record.ledger.tiles import parse_tile_name, policy_text, read_keys, read_tile
 from shared_record.verifier.checks import Result
 from shared_record.verifier.watch import Seen, look
 from world import Shop
@@ -63,7 +64,7 @@ def fetch(shop: Shop):
     def get(path: str, most: int) -> bytes:
         with shop.db.read(shop.scope) as connection:
             if path == "checkpoint":
-                newest = read_published(connection, shop.scope)
+                newest = newest_checkpoint(connection, shop.scope)
                 assert newest is not None
                 return newest.note.encode()
             if path == "policy":

@@ -62,9 +62,9 @@ def add(a: str, b: str) -> str:
     return canonical(CONTEXT.add(Decimal(a), Decimal(b)))
 
 
-def negate(text: str) -> str:
-    """Return minus a canonical amount, in canonical form."""
-    return "0" if text == "0" else text[1:] if text.startswith("-") else f"-{text}"
+def subtract(a: str, b: str) -> str:
+    """Return the exact difference ``a - b`` of two decimal texts, in canonical form."""
+    return canonical(CONTEXT.subtract(Decimal(a), Decimal(b)))
 
 
 class Total:

@@ -16,7 +16,7 @@ from shared_record.ledger.checkpoints import EMPTY_FRAGMENT, blinding, tile_read
 from shared_record.ledger.entry import head_text, parse_entry, parse_head
 from shared_record.ledger.note import parse_checkpoint
 from shared_record.ledger.receipt import Included, Receipt, Window, build_receipt
-from shared_record.ledger.receipts import Span, proof_root, tree_reader
+from shared_record.ledger.receipts import Span, hash_reader, proof_root, tree_reader
 from shared_record.plugin import RecordProof
 from shared_record.tenancy.tenants import tenant_key
 
@@ -162,14 +162,7 @@ def _included(connection: Connection, scope: Scope, tree_id: str, seq: int, size
 
 def log_reader(connection: Connection, scope: Scope) -> merkle.ReadHashes:
     """Return a reader over the hashes of the tenant log."""
-
-    def read(level: int, first: int, last: int) -> bytes:
-        parameters = {"t": scope.plane, "first": first, "last": last}
-        if level == 0:
-            return b"".join(connection.execute(_EPOCH_HASHES, parameters).scalars())
-        return b"".join(connection.execute(_LOG_NODES, parameters | {"lvl": level}).scalars())
-
-    return read
+    return hash_reader(connection, _EPOCH_HASHES, _LOG_NODES, {"t": scope.plane})
 
 
 def _open_head(connection: Connection, keys: KeyRing, scope: Scope, customer_id: UUID, n: int) -> tuple[str, int]:

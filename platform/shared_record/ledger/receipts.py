@@ -7,20 +7,20 @@ same receipt; later deltas make a later revision, and the earlier one stays vali
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Connection, Row, bindparam, select
+from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, select
 
 from shared_record.clock import Clock
 from shared_record.db.schema import customer, leaf, node, period_tree, receipt
 from shared_record.db.scope import Scope
 from shared_record.identifiers import new_identifier
 from shared_record.ledger import merkle
-from shared_record.ledger.amounts import Total, negate
+from shared_record.ledger.amounts import Total, subtract
 from shared_record.ledger.records import Filter, Period, list_periods, span, total_at
 
 _T: BindParameter[UUID] = bindparam("t")
@@ -102,8 +102,7 @@ class Receipt:
     @property
     def net(self) -> str:
         """The exact sum of the deltas in the window."""
-        total = Total(self.closing)
-        return total.add(negate(self.opening))
+        return subtract(self.closing, self.opening)
 
 
 def issue_receipt(
@@ -183,12 +182,18 @@ def proof_root(connection: Connection, scope: Scope, spans: Iterable[Span]) -> b
 
 def tree_reader(connection: Connection, scope: Scope, tree_id: str) -> merkle.ReadHashes:
     """Return a reader over the integrated hashes of one period tree."""
+    return hash_reader(connection, _HASHES, _NODES, {"t": scope.plane, "tree": tree_id})
+
+
+def hash_reader(
+    connection: Connection, leaves: Select[Any], nodes: Select[Any], of: Mapping[str, Any]
+) -> merkle.ReadHashes:
+    """Return a reader over stored hashes: ``leaves`` from first to last, ``nodes`` by level too, bound to ``of``."""
 
     def read(level: int, first: int, last: int) -> bytes:
-        parameters = {"t": scope.plane, "tree": tree_id, "first": first, "last": last}
-        if level == 0:
-            return b"".join(connection.execute(_HASHES, parameters).scalars())
-        return b"".join(connection.execute(_NODES, parameters | {"lvl": level}).scalars())
+        parameters = {**of, "first": first, "last": last}
+        query = nodes if level else leaves
+        return b"".join(connection.execute(query, parameters | {"lvl": level} if level else parameters).scalars())
 
     return read
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +21,6 @@ from shared_record.db.engine import Database
 from shared_record.db.schema import (
     checkpoint,
     customer,
-    day_counter,
     delta_detail,
     epoch,
     epoch_member,
@@ -30,7 +29,7 @@ from shared_record.db.schema import (
 )
 from shared_record.db.scope import Scope
 from shared_record.keys import KeyRing
-from shared_record.ledger.amounts import Total, negate
+from shared_record.ledger.amounts import Total, subtract
 from shared_record.ledger.entry import receipt_id
 from shared_record.tenancy.customers import reference_key
 from shared_record.tenancy.tenants import tenant_key
@@ -136,11 +135,6 @@ _COVERED_BY = (
 _PLACE = select(leaf.c.tree_id, leaf.c.seq).where(leaf.c.tenant_id == _T, leaf.c.hash == bindparam("hash"))
 _TREE_ROW = select(period_tree).where(period_tree.c.tenant_id == _T, period_tree.c.tree_id == _TREE)
 _BY_REFERENCE = select(leaf.c.record_id).where(leaf.c.tenant_id == _T, leaf.c.reference_key == bindparam("reference"))
-_DAYS = (
-    select(day_counter.c.day, day_counter.c.size, day_counter.c.total)
-    .where(day_counter.c.tenant_id == _T, day_counter.c.tree_id == _TREE)
-    .order_by(day_counter.c.day)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,12 +309,6 @@ def find_period(connection: Connection, scope: Scope, customer_id: UUID, period:
     return None if row is None else _period(row)
 
 
-def list_days(connection: Connection, scope: Scope, period: Period) -> list[tuple[date, int, str]]:
-    """Return (UTC day, count, exact total) for each day of ``period`` on which something was recorded."""
-    rows = connection.execute(_DAYS, {"t": scope.plane, "tree": period.tree_id})
-    return [(row.day, row.size, row.total) for row in rows]
-
-
 def recorded_between(
     connection: Connection, scope: Scope, tree_id: str, first: int, last: int
 ) -> tuple[datetime, datetime]:
@@ -429,8 +417,8 @@ def _measure(
                 total.add(record.amount)
             continue
         count += last - first
-        total.add(total_at(connection, scope, period, last))
-        total.add(negate(total_at(connection, scope, period, first)))
+        before, after = (total_at(connection, scope, period, seq) for seq in (first, last))
+        total.add(subtract(after, before))
     return count, total.text
 
 

@@ -14,10 +14,10 @@ from uuid import UUID
 
 from sqlalchemy import BindParameter, Connection, bindparam, select
 
-from shared_record.db.schema import checkpoint, epoch, log, signing_key
+from shared_record.db.schema import epoch, log, signing_key
 from shared_record.db.scope import Scope
 from shared_record.ledger.merkle import STORED_LEVELS
-from shared_record.ledger.proofs import log_reader
+from shared_record.ledger.proofs import log_reader, newest_checkpoint
 
 WIDTH: Final = 256
 MAX_LEVEL: Final = 63
@@ -30,12 +30,6 @@ _NAME = re.compile(
 )
 
 _T: BindParameter[UUID] = bindparam("t")
-_NEWEST = (
-    select(checkpoint.c.size, checkpoint.c.note)
-    .where(checkpoint.c.tenant_id == _T, checkpoint.c.state == "published")
-    .order_by(checkpoint.c.size.desc())
-    .limit(1)
-)
 _ENTRIES = (
     select(epoch.c.entry)
     .where(epoch.c.tenant_id == _T, epoch.c.n >= bindparam("first"), epoch.c.n < bindparam("last"))
@@ -61,13 +55,6 @@ class TileName:
     def full(self) -> bool:
         """Whether this tile can never change or grow."""
         return self.width == WIDTH
-
-
-class PublishedCheckpoint(NamedTuple):
-    """The newest signed note of a log, and its size."""
-
-    size: int
-    note: str
 
 
 class LogKey(NamedTuple):
@@ -101,15 +88,9 @@ def parse_tile_name(text: str) -> TileName | None:
     return TileName(level, index, width)
 
 
-def read_published(connection: Connection, scope: Scope) -> PublishedCheckpoint | None:
-    """Return the newest published checkpoint of the log, or ``None`` before the first."""
-    row = connection.execute(_NEWEST, {"t": scope.plane}).one_or_none()
-    return None if row is None else PublishedCheckpoint(row.size, row.note)
-
-
 def read_tile(connection: Connection, scope: Scope, name: TileName) -> bytes | None:
     """Return a tile's hashes or a bundle's entries; ``None`` where no published checkpoint covers all of it."""
-    newest = read_published(connection, scope)
+    newest = newest_checkpoint(connection, scope)
     if newest is None:
         return None
     height = 8 * (name.level or 0)

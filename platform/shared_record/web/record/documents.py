@@ -20,8 +20,7 @@ from shared_record.db import lookup
 from shared_record.db.lookup import ProofRow
 from shared_record.errors import AccessDeniedError, NotFoundError
 from shared_record.hosts.gate import client_address
-from shared_record.ledger.amounts import add as add_amounts
-from shared_record.ledger.amounts import negate
+from shared_record.ledger.amounts import subtract
 from shared_record.ledger.proofs import Published, newest_checkpoint, prove_delta, prove_record, write_receipt
 from shared_record.ledger.receipts import Receipt, Span, find_receipt, is_covered, later_revision
 from shared_record.ledger.records import Record, find_by_hash, recorded_between
@@ -77,7 +76,7 @@ class Document:
     @property
     def net(self) -> str:
         """The exact sum of its deltas."""
-        return add_amounts(self.closing, negate(self.opening))
+        return subtract(self.closing, self.opening)
 
 
 def find_document(text: str) -> Document | None:
@@ -206,7 +205,7 @@ def _of_delta(connection: Connection, seen: Visit, found: Record) -> Document:
         start=start,
         end=end,
         size=1,
-        opening=add_amounts(found.running_total, negate(found.amount)),
+        opening=subtract(found.running_total, found.amount),
         closing=found.running_total,
         unit=period.unit,
         root=bytes.fromhex(found.receipt_id[2:]),

@@ -37,7 +37,8 @@ def show(handle: str) -> Response:
     seen = enter(handle, None)
     binding = pre_session()
     fresh = None if binding else secrets.token_urlsafe(32)
-    response = _page(seen, handle, binding or fresh or "", request.args.get("next", ""), request.args.get("method"))
+    target, slug = request.args.get("next", ""), request.args.get("method")
+    response = _page(seen, _offers(seen), handle, binding or fresh or "", target, slug)
     if fresh is not None:
         set_cookie(response, host_name(PRE_SESSION, secure=runtime().secure), fresh, secure=runtime().secure)
     return response
@@ -59,10 +60,12 @@ def answer(handle: str) -> AnyResponse:
                 " again, and enter the code once more.",
                 403,
             )
-        return _page(seen, handle, binding, target, slug, "This form is out of date. Enter the code again.", 403)
-    offer = next((one for one in _offers(seen) if one.method.slug == slug), None)
+        text = "This form is out of date. Enter the code again."
+        return _page(seen, _offers(seen), handle, binding, target, slug, text, 403)
+    offered = _offers(seen)
+    offer = next((one for one in offered if one.method.slug == slug), None)
     if offer is None:
-        return _page(seen, handle, binding or "", target, None, "Choose one of these methods.", 400)
+        return _page(seen, offered, handle, binding or "", target, None, "Choose one of these methods.", 400)
     fields = {field.name: request.form.get(f"field-{field.name}", "")[:1000] for field in offer.challenge.fields}
     result = stepup.attempt(
         parts.db, parts.clock, parts.throttle, seen, offer, fields, client=client_address(request.environ)
@@ -72,10 +75,11 @@ def answer(handle: str) -> AnyResponse:
         set_session(response, seen, result.sid)
         return response
     if result.wait is not None:
-        page = _page(seen, handle, binding or "", target, slug, _wait_text(result.reason, result.wait.seconds), 429)
+        text = _wait_text(result.reason, result.wait.seconds)
+        page = _page(seen, offered, handle, binding or "", target, slug, text, 429)
         page.headers["Retry-After"] = str(result.wait.seconds)
         return page
-    return _page(seen, handle, binding or "", target, slug, result.reason, 403)
+    return _page(seen, offered, handle, binding or "", target, slug, result.reason, 403)
 
 
 @unlock.post("/c/<handle>/close")
@@ -119,9 +123,15 @@ def _offers(seen: Visit) -> list[stepup.Offer]:
 
 
 def _page(
-    seen: Visit, handle: str, binding: str, target: str, slug: str | None, error: str = "", status: int = 200
+    seen: Visit,
+    offered: list[stepup.Offer],
+    handle: str,
+    binding: str,
+    target: str,
+    slug: str | None,
+    error: str = "",
+    status: int = 200,
 ) -> Response:
-    offered = _offers(seen)
     if not offered:
         return problem(
             "This record cannot be opened now",

@@ -385,7 +385,7 @@ def compare(handle: str) -> Response:
 
 
 def _compared(page: pages.Compare, first: Period, second: Period) -> pages.Compare:
-    difference = amounts.add(second.total, amounts.negate(first.total))
+    difference = amounts.subtract(second.total, first.total)
     fraction = fmt.column_fraction([first.total, second.total, difference])
     current = period_of(runtime().clock.now())
     open_one = next((one for one in (first, second) if one.period == current), None)

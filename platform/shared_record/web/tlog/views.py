@@ -16,6 +16,7 @@ from shared_record.db.scope import Scope
 from shared_record.hosts.gate import host_match
 from shared_record.ledger import tiles
 from shared_record.ledger.note import VerifierKey
+from shared_record.ledger.proofs import newest_checkpoint
 from shared_record.ledger.tiles import LogKeys
 from shared_record.web.headers import IMMUTABLE
 from shared_record.web.runtime import runtime
@@ -37,7 +38,7 @@ def checkpoint(public_id: str) -> Response:
     if scope is None:
         return _nothing()
     with runtime().db.read(scope) as connection:
-        newest = tiles.read_published(connection, scope)
+        newest = newest_checkpoint(connection, scope)
     return _nothing() if newest is None else _fresh(newest.note.encode(), _TEXT)
 
 
