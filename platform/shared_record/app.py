@@ -24,7 +24,7 @@ from shared_record.hosts.resolver import Resolver
 from shared_record.keys import KeyRing
 from shared_record.settings import Settings, load_settings
 from shared_record.theming.loader import load_themes
-from shared_record.web.api import balance
+from shared_record.web.api.balance import balance
 from shared_record.web.api.documents import documents_api
 from shared_record.web.api.envelope import failure
 from shared_record.web.api.json_body import MAX_BODY
@@ -78,7 +78,7 @@ def create_app(
     )
     shared = (assets, record, unlock, receipts, record_api, documents_api, tlog)
     serving = _flask("serving", parts, (*shared, well_known))
-    platform = _flask("platform", parts, (*shared, balance.blueprint, health))
+    platform = _flask("platform", parts, (*shared, balance, health))
     resolver = Resolver(parts.db, settings.platform_hosts)
     return Gate(resolver, settings, {"platform": platform, "serving": serving})
 

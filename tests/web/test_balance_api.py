@@ -21,7 +21,7 @@ from shared_record.db.engine import Database
 from shared_record.db.schema import customer, leaf
 from shared_record.errors import ConflictError, NotFoundError, UnavailableError
 from shared_record.keys import KeyRing
-from shared_record.web.api import balance
+from shared_record.web.api.balance import balance
 from shared_record.web.api.envelope import failure
 from shared_record.web.runtime import EXTENSION
 from world import Shop, open_shop
@@ -40,7 +40,7 @@ def client(shop: Shop) -> FlaskClient:
     """A client of the blueprint alone: hosts and the rest of the application have tests of their own."""
     app = Flask(__name__)
     app.extensions[EXTENSION] = SimpleNamespace(db=shop.db, keys=shop.keys, clock=shop.clock)
-    app.register_blueprint(balance.blueprint)
+    app.register_blueprint(balance)
     app.register_error_handler(Exception, failure)
     return app.test_client()
 
@@ -330,7 +330,7 @@ def test_failures_keep_to_the_envelope(
     def fail(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr(balance, "record_deltas", fail)
+    monkeypatch.setattr("shared_record.web.api.balance.record_deltas", fail)
     with caplog.at_level(logging.DEBUG):
         response = post(client, key, GOOD)
     error = error_of(response, status, code)

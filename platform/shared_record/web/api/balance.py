@@ -1,78 +1,89 @@
-"""Recording: ``/api/v1/balance/delta``, its batch form, and the state of one delta.
-
-Tier: API key. Scopes: ``record:write`` to record, ``record:read`` to ask.
-"""
+"""Recording: ``/api/v1/balance/delta``, its batch form, and the state of one delta."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from flask import Blueprint, Response, request
+from flask import Response
 
-from shared_record.access.apikeys import RECORD_READ, RECORD_WRITE, authenticate, require_scope
-from shared_record.db.lookup import KeyRow
+from shared_record.access.apikeys import RECORD_READ, RECORD_WRITE
 from shared_record.errors import ConflictError, Detail, InvalidInputError, NotFoundError
 from shared_record.ledger.intake import Accepted, Delta, Rejected, record_deltas
 from shared_record.ledger.records import find_delta
 from shared_record.web.api import models
-from shared_record.web.api.envelope import failure, success
-from shared_record.web.api.json_body import parse_json, read_body
-from shared_record.web.runtime import runtime
-from shared_record.web.tiers import Gatekeeper, tier
+from shared_record.web.api.envelope import success
+from shared_record.web.api.operations import Call, Operation, blueprint, operation
 
 CONFLICTS = {"REFERENCE_CONFLICT"}
+EXAMPLE = {"customerId": "cust_northwind", "delta": -5, "reason": "api calls"}
 
-blueprint = Blueprint("balance", __name__, url_prefix="/api/v1/balance")
-blueprint.register_error_handler(Exception, failure)
+balance = blueprint("balance", "/api/v1/balance")
 
 
-@blueprint.post("/delta", strict_slashes=False)
-@tier(Gatekeeper.API_KEY)
-def emit() -> Response:
-    """Record one delta: 201. A retry with the same ``referenceId`` gets the first answer's bytes again."""
-    key, app = require(RECORD_WRITE), runtime()
-    delta = models.read_emit(_document(), app.clock.now())
-    [outcome] = record_deltas(app.db, app.keys, app.clock, key.scope, [delta])
+@operation(
+    balance,
+    "POST",
+    "/delta",
+    Operation(
+        "Record one delta",
+        answer=models.Emitted,
+        status=201,
+        scope=RECORD_WRITE,
+        body=models.DeltaBody,
+        read=models.read_emit,
+        errors=("AMOUNT_PRECISION", "REFERENCE_CONFLICT", "ADJUSTS_NOT_FOUND"),
+        idempotent=True,
+        examples={"one": EXAMPLE, "with a reference": EXAMPLE | {"referenceId": "job-9", "metadata": {"region": "eu"}}},
+    ),
+)
+def emit(call: Call) -> Response:
+    """Record one delta. A retry with the same ``referenceId`` gets the first answer's bytes again."""
+    [outcome] = record_deltas(call.app.db, call.app.keys, call.app.clock, call.scope, [call.body])
     if isinstance(outcome, Rejected):
         raise _refusal(outcome)
     replayed = {"Idempotent-Replayed": "true"} if outcome.replayed else None
     return success(models.emitted(outcome), 201, replayed)
 
 
-@blueprint.post("/delta/batch", strict_slashes=False)
-@tier(Gatekeeper.API_KEY)
-def emit_batch() -> Response:
-    """Record 1 to 100 deltas in one transaction: 201 with one result per item, in order."""
-    key, app = require(RECORD_WRITE), runtime()
-    items = models.read_batch(_document(), app.clock.now())
+@operation(
+    balance,
+    "POST",
+    "/delta/batch",
+    Operation(
+        "Record 1 to 100 deltas in one transaction",
+        answer=models.BatchEmitted,
+        status=201,
+        scope=RECORD_WRITE,
+        body=models.BatchBody,
+        read=models.read_batch,
+        idempotent=True,
+        examples={"two": {"deltas": [EXAMPLE, EXAMPLE | {"customerId": "cust_eastwind", "delta": -2}]}},
+    ),
+)
+def emit_batch(call: Call) -> dict[str, object]:
+    """Record 1 to 100 deltas in one transaction; there is one result per item, in order."""
+    items: Sequence[models.BatchItem] = call.body
     deltas = [item for item in items if isinstance(item, Delta)]
     outcomes: list[Accepted | Rejected] = []
     if deltas:
-        outcomes = record_deltas(app.db, app.keys, app.clock, key.scope, deltas)
-    return success(models.batch_answer(items, outcomes), 201)
+        outcomes = record_deltas(call.app.db, call.app.keys, call.app.clock, call.scope, deltas)
+    return models.batch_answer(items, outcomes)
 
 
-@blueprint.get("/delta/<record_id>", strict_slashes=False)
-@tier(Gatekeeper.API_KEY)
-def delta_status(record_id: str) -> Response:
+@operation(
+    balance,
+    "GET",
+    "/delta/<record_id>",
+    Operation("State of one delta", answer=models.Status, scope=RECORD_READ),
+)
+def delta_status(call: Call, record_id: str) -> dict[str, object]:
     """Return what is recorded of one delta and how far it has come; 404 for one that this plane does not have."""
-    key, app = require(RECORD_READ), runtime()
     # PostgreSQL refuses NUL in a parameter; an id that cannot exist need not be asked for.
-    found = find_delta(app.db, key.scope, record_id) if record_id.isascii() and record_id.isprintable() else None
+    readable = record_id.isascii() and record_id.isprintable()
+    found = find_delta(call.app.db, call.scope, record_id) if readable else None
     if found is None:
         raise NotFoundError("No such record.")
-    return success(models.status_answer(found))
-
-
-def require(scope: str) -> KeyRow:
-    """Return the key of this request; ``AccessDeniedError`` 401 without a valid one, 403 if it lacks ``scope``."""
-    key = authenticate(runtime().db, request.headers.get("X-Api-Key"))
-    require_scope(key, scope)
-    return key
-
-
-def _document() -> Any:
-    return parse_json(read_body(request))
+    return models.status_answer(found)
 
 
 def _refusal(rejected: Rejected) -> ConflictError | InvalidInputError:

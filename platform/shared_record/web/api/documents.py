@@ -13,7 +13,7 @@ from shared_record.ledger.entry import receipt_id
 from shared_record.ledger.note import b64encode
 from shared_record.web.api.envelope import failure, success
 from shared_record.web.api.json_body import invalid
-from shared_record.web.api.models import exact
+from shared_record.web.api.shapes import exact
 from shared_record.web.record.documents import Chain, Document, require
 from shared_record.web.runtime import runtime
 from shared_record.web.tiers import tier

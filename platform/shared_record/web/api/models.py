@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, model_validator
-from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from shared_record.clock import rfc3339
 from shared_record.errors import Detail, InvalidInputError
@@ -25,10 +24,34 @@ from shared_record.ledger.entry import canonical_metadata
 from shared_record.ledger.intake import Accepted, Delta, Rejected
 from shared_record.ledger.records import DeltaStatus
 from shared_record.web.api.json_body import Number, invalid, pointer
+from shared_record.web.api.shapes import (
+    Answer,
+    Body,
+    CustomerId,
+    ExactText,
+    Hash,
+    JsonNumber,
+    Moment,
+    RecordId,
+    ReferenceId,
+    exact,
+    mistake,
+    read_document,
+)
 
 MAX_BATCH = 100
 MAX_METADATA = 16 * 1024
 MAX_AHEAD = timedelta(hours=1)
+AMOUNT_SCHEMA = {
+    "description": "An exact decimal, not zero: up to 20 digits before the point and 24 after it.",
+    "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,24})?$"}],
+    "examples": [-5],
+}
+METADATA_SCHEMA = {"anyOf": [{"type": "object"}, {"type": "null"}], "description": "At most 16 KiB in canonical form."}
+MOMENT_SCHEMA = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}],
+    "description": "When it was used: RFC 3339 with an offset, at most an hour ahead.",
+}
 STATES = {"recording": "QUEUED", "recorded": "PROCESSING", "verified": "VERIFIED"}
 
 
@@ -49,7 +72,7 @@ def read_emit(document: object, now: datetime) -> Delta:
     ``now`` bounds ``occurredAt``. ``InvalidInputError`` lists every mistake; its code is ``AMOUNT_PRECISION`` if the
     only one is an amount with too many digits, else ``VALIDATION_ERROR``.
     """
-    body, details = _read(DeltaBody, document, now)
+    body, details = read_document(DeltaBody, document, now)
     # The amount is judged apart from the shape, but a caller wants to hear of both at once.
     rejected = _amount_problem(document) if body is None else body.delta.rejected
     if rejected:
@@ -61,7 +84,7 @@ def read_emit(document: object, now: datetime) -> Delta:
 
 def read_batch(document: object, now: datetime) -> list[BatchItem]:
     """Return the items of a batch call in order; ``InvalidInputError`` if the shape of any is wrong."""
-    batch, details = _read(BatchBody, document, now)
+    batch, details = read_document(BatchBody, document, now)
     if batch is None:
         raise invalid(details)
     return [
@@ -84,7 +107,7 @@ class Amount:
 def read_amount(value: object) -> Amount:
     """Read a ``delta``: a JSON number, or a string without exponent."""
     if not isinstance(value, Number | str):
-        raise _mistake("A delta is a number, or a decimal number in a string.")
+        raise mistake("A delta is a number, or a decimal number in a string.")
     text = value.text if isinstance(value, Number) else value
     try:
         return Amount(canonical(parse_amount(text, json_number=isinstance(value, Number))))
@@ -92,7 +115,7 @@ def read_amount(value: object) -> Amount:
         # A JSON number always has the form of one, so what is wrong with it is its value.
         if error.code == "AMOUNT_PRECISION" or isinstance(value, Number) or _ZERO.fullmatch(text):
             return Amount(rejected=Rejected(error.code, error.message, "delta"))
-        raise _mistake(error.message) from None
+        raise mistake(error.message) from None
 
 
 _ZERO = re.compile(r"-?0(\.0+)?", re.ASCII)
@@ -104,7 +127,7 @@ def read_occurred_at(value: object, info: ValidationInfo) -> str | None:
         return None
     match = _MOMENT.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise _mistake("Write an RFC 3339 time with an offset, for example 2026-11-22T09:00:00.123Z.")
+        raise mistake("Write an RFC 3339 time with an offset, for example 2026-11-22T09:00:00.123Z.")
     day, clock, seconds, fraction, sign, hours, minutes = match.groups()
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     try:
@@ -112,12 +135,12 @@ def read_occurred_at(value: object, info: ValidationInfo) -> str | None:
         local = datetime.fromisoformat(f"{day}T{clock}:{min(int(seconds), 59):02}")
         moment = local.replace(tzinfo=timezone(-offset if sign == "-" else offset)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _mistake("There is no such day or time.") from None
+        raise mistake("There is no such day or time.") from None
     if seconds == "60" and (moment.hour, moment.minute) != (23, 59):
-        raise _mistake("A leap second is 23:59:60 in UTC.")
+        raise mistake("A leap second is 23:59:60 in UTC.")
     now: datetime = (info.context or {})["now"]
     if moment > now + MAX_AHEAD:
-        raise _mistake(f"This time is more than an hour ahead of now, {rfc3339(now)}.")
+        raise mistake(f"This time is more than an hour ahead of now, {rfc3339(now)}.")
     digits = (fraction or "").rstrip("0")
     return f"{moment:%Y-%m-%dT%H:%M:}".rjust(17, "0") + seconds + (f".{digits}" if digits else "") + "Z"
 
@@ -133,13 +156,13 @@ def read_metadata(value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise _mistake("Metadata is a JSON object.")
+        raise mistake("Metadata is a JSON object.")
     try:
         text = canonical_metadata(_plain(value, ""), "")
     except InvalidInputError as error:
-        raise _mistake(error.message, error.details) from None
+        raise mistake(error.message, error.details) from None
     if len(text.encode()) > MAX_METADATA:
-        raise _mistake(f"Metadata has at most {MAX_METADATA} bytes in canonical form.")
+        raise mistake(f"Metadata has at most {MAX_METADATA} bytes in canonical form.")
     return text
 
 
@@ -160,15 +183,7 @@ def _plain(value: Any, place: str) -> Any:
 _SHORT_NUMBER = re.compile(r"-?[0-9]{1,40}((?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,4})?)", re.ASCII)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel)
-
-
-RecordId = Annotated[str, Field(min_length=1, max_length=64)]
-ReferenceId = Annotated[str, Field(min_length=1, max_length=255)]
-
-
-class AdjustsBody(_Body):
+class AdjustsBody(Body):
     """Which earlier delta this one corrects."""
 
     record_id: RecordId | None = None
@@ -177,20 +192,20 @@ class AdjustsBody(_Body):
     @model_validator(mode="after")
     def _exactly_one(self) -> AdjustsBody:
         if (self.record_id is None) == (self.reference_id is None):
-            raise _mistake("Give exactly one of recordId and referenceId.")
+            raise mistake("Give exactly one of recordId and referenceId.")
         return self
 
 
-class DeltaBody(_Body):
+class DeltaBody(Body):
     """The body of ``POST /api/v1/balance/delta``. An optional field that is null counts as absent."""
 
-    customer_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
-    delta: Annotated[Amount, PlainValidator(read_amount)]
+    customer_id: CustomerId
+    delta: Annotated[Amount, PlainValidator(read_amount), WithJsonSchema(AMOUNT_SCHEMA)]
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     reference_id: ReferenceId | None = None
-    metadata: Annotated[str | None, PlainValidator(read_metadata)] = None
+    metadata: Annotated[str | None, PlainValidator(read_metadata), WithJsonSchema(METADATA_SCHEMA)] = None
     adjusts: AdjustsBody | None = None
-    occurred_at: Annotated[str | None, PlainValidator(read_occurred_at)] = None
+    occurred_at: Annotated[str | None, PlainValidator(read_occurred_at), WithJsonSchema(MOMENT_SCHEMA)] = None
 
     def to_delta(self) -> Delta:
         """Return what the ledger records; only for an amount that was not rejected."""
@@ -206,24 +221,10 @@ class DeltaBody(_Body):
         )
 
 
-class BatchBody(_Body):
+class BatchBody(Body):
     """The body of ``POST /api/v1/balance/delta/batch``."""
 
     deltas: Annotated[list[DeltaBody], Field(min_length=1, max_length=MAX_BATCH)]
-
-
-# --- Mistakes --------------------------------------------------------------------------------------------------------
-
-
-_BodyT = TypeVar("_BodyT", bound=_Body)
-
-
-def _read(model: type[_BodyT], document: object, now: datetime) -> tuple[_BodyT | None, list[Detail]]:
-    try:
-        return model.model_validate(document, context={"now": now}), []
-    except ValidationError as error:
-        mistakes = error.errors(include_url=False, include_input=False)
-        return None, [detail for mistake in mistakes for detail in _details(mistake)]
 
 
 def _amount_problem(document: object) -> Rejected | None:
@@ -236,46 +237,85 @@ def _amount_problem(document: object) -> Rejected | None:
         return None  # it is among the mistakes in the shape
 
 
-def _mistake(message: str, details: Iterable[Detail] = ()) -> PydanticCustomError:
-    """Return an error in our words; ``details`` have pointers relative to the field."""
-    found = tuple(details) or (Detail("", "VALIDATION_ERROR", message),)
-    return PydanticCustomError("mistake", "{message}", {"message": message, "details": found})
-
-
-_OBJECT = "This is a JSON object."
-_WORDS = {
-    "missing": "This field is required.",
-    "extra_forbidden": "There is no such field here.",
-    "string_type": "This is a string.",
-    "string_too_short": "This is not empty.",
-    "string_too_long": "This has at most {max_length} characters.",
-    "string_pattern_mismatch": "A customerId has 1 to 128 characters: letters, digits, and _ . : -",
-    "model_type": _OBJECT,
-    "model_attributes_type": _OBJECT,
-    "dict_type": _OBJECT,
-    "list_type": "This is a JSON array.",
-    "too_short": f"A batch has 1 to {MAX_BATCH} deltas.",
-    "too_long": f"A batch has 1 to {MAX_BATCH} deltas.",
-}
-_MIDDLEWARE_FIELD = "vendorAccountId belongs to middleware tenants; this tenant records for itself. Leave it out."
-
-
-def _details(mistake: ErrorDetails) -> Sequence[Detail]:
-    place, context = pointer(mistake["loc"]), mistake.get("ctx", {})
-    if mistake["type"] == "mistake":
-        return [replace(detail, pointer=place + detail.pointer) for detail in context["details"]]
-    words = _WORDS.get(mistake["type"], "This value cannot be accepted.").format_map(context)
-    if mistake["type"] == "extra_forbidden" and mistake["loc"][-1] == "vendorAccountId":
-        words = _MIDDLEWARE_FIELD
-    return [Detail(place, "VALIDATION_ERROR", words)]
-
-
 # --- Answers ---------------------------------------------------------------------------------------------------------
 
 
-def exact(name: str, amount: str) -> dict[str, object]:
-    """Return an amount (canonical text) as an exact JSON number literal and as a string twin ``<name>Exact``."""
-    return {name: orjson.Fragment(amount), f"{name}Exact": amount}
+class Emitted(Answer):
+    """One delta that is durable. ``receiptId`` is final."""
+
+    record_id: RecordId
+    receipt_id: Hash
+    status: Literal["QUEUED"]
+    customer_id: CustomerId
+    delta: JsonNumber
+    delta_exact: ExactText
+    reference_id: ReferenceId | None = None
+    created_at: Moment
+    sequence_number: str
+
+
+class BatchResult(Answer):
+    """What became of one item: recorded (``QUEUED``), or ``FAILED`` with ``error``."""
+
+    index: int
+    customer_id: CustomerId
+    status: Literal["QUEUED", "FAILED"]
+    delta: JsonNumber | None = None
+    delta_exact: ExactText | None = None
+    record_id: RecordId | None = None
+    receipt_id: Hash | None = None
+    reference_id: ReferenceId | None = None
+    created_at: Moment | None = None
+    sequence_number: str | None = None
+    idempotent: bool | None = None
+    error: str | None = None
+    message: str | None = None
+    pointer: str | None = None
+
+
+class BatchEmitted(Answer):
+    """One result for each item of a batch, in order."""
+
+    total_queued: int
+    total_failed: int
+    results: list[BatchResult]
+
+
+class Proof(Answer):
+    """The leaf hash of a delta under its names in the contract, and that of the delta before it."""
+
+    content_hash: Hash
+    item_hash: Hash
+    proof_hash: Hash
+    previous_proof_hash: Hash | None
+    item_hashes: list[Hash]
+
+
+class AdjustedRecord(Answer):
+    """The earlier delta that one corrects."""
+
+    record_id: RecordId
+
+
+class Status(Answer):
+    """One delta and how far it has come."""
+
+    record_id: RecordId
+    receipt_id: Hash
+    status: Literal["QUEUED", "PROCESSING", "VERIFIED"]
+    customer_id: CustomerId
+    delta: JsonNumber
+    delta_exact: ExactText
+    reason: str | None = None
+    reference_id: str | None = None
+    metadata: dict[str, Any] | None = None
+    adjusts: AdjustedRecord | None = None
+    occurred_at: Moment | None = None
+    created_at: Moment
+    sequence_number: str
+    verified_at: Moment | None
+    proof: Proof
+    data_purged: bool
 
 
 def emitted(accepted: Accepted) -> dict[str, object]:
