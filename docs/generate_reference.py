@@ -1,11 +1,13 @@
-"""Write ``reference/cli.md`` and ``reference/settings.md`` from the code.
+"""Write ``reference/cli.md``, ``reference/settings.md`` and ``reference/openapi.json`` from the code.
 
-Run it after a change of a command or a setting: ``python docs/generate_reference.py``. A test compares the files.
+Run it after a change of a command, a setting or an API call: ``python docs/generate_reference.py``. A test compares
+the files.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
@@ -13,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from flask import Flask
 
+from shared_record.app import PLATFORM
 from shared_record.cli import cli
 from shared_record.settings import PREFIX, SECRETS, Settings
+from shared_record.web.api.openapi import describe
 
 FOLDER = Path(__file__).parent / "reference"
 GENERATED = "<!-- Written by docs/generate_reference.py; do not edit. -->"
@@ -157,7 +162,15 @@ def _table(head: tuple[str, ...], rows: Any) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-PAGES = {"cli.md": cli_reference, "settings.md": settings_reference}
+def openapi_reference() -> str:
+    """Return the description of the API, as the platform host serves it."""
+    app = Flask("shared_record.platform", static_folder=None)
+    for blueprint in PLATFORM:
+        app.register_blueprint(blueprint)
+    return json.dumps(describe(app), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+PAGES = {"cli.md": cli_reference, "settings.md": settings_reference, "openapi.json": openapi_reference}
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from shared_record.web.api.balance import balance
 from shared_record.web.api.documents import documents_api
 from shared_record.web.api.envelope import failure
 from shared_record.web.api.json_body import MAX_BODY
+from shared_record.web.api.openapi import openapi
 from shared_record.web.api.record import record_api
 from shared_record.web.headers import protect
 from shared_record.web.record.receipts import receipts
@@ -45,6 +46,11 @@ _log = logging.getLogger("shared_record.web")
 _DATABASE_GONE = (OperationalError, InterfaceError, PoolTimeoutError)
 
 MAX_FORM_BYTES = 64 * 1024
+
+SHARED = (assets, record, unlock, receipts, record_api, documents_api, tlog)
+SERVING = (*SHARED, well_known)
+PLATFORM = (*SHARED, openapi, balance, health)
+"""What is mounted on branded hosts, and on the platform host."""
 
 
 def create_app(
@@ -76,9 +82,8 @@ def create_app(
         renderer=Renderer(themes),
         throttle=Throttle(settings.redis_url),
     )
-    shared = (assets, record, unlock, receipts, record_api, documents_api, tlog)
-    serving = _flask("serving", parts, (*shared, well_known))
-    platform = _flask("platform", parts, (*shared, balance, health))
+    serving = _flask("serving", parts, SERVING)
+    platform = _flask("platform", parts, PLATFORM)
     resolver = Resolver(parts.db, settings.platform_hosts)
     return Gate(resolver, settings, {"platform": platform, "serving": serving})
 
