@@ -69,6 +69,16 @@ class RecordMovedError(ConflictError):
         self.url = url
 
 
+class LimitedError(SharedRecordError):
+    """A limit on requests is reached; the next one is possible in ``retry_after`` seconds."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class UnavailableError(SharedRecordError):
     """A part this needs (database, key, lock store) cannot be used now; nothing was written."""
 

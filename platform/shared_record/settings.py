@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from shared_record.errors import ConfigurationError
 
 PREFIX = "SHARED_RECORD_"
-SECRETS = {"database_url", "owner_database_url", "redis_url", "lock_url"}
+SECRETS = {"database_url", "owner_database_url", "redis_url", "lock_url", "smtp_url", "smtp_password"}
 
 N = TypeVar("N", int, float)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -28,7 +28,10 @@ class Settings:
     PostgreSQL, or a Redis of its own. Secrets may also come from a file named by ``SHARED_RECORD_X_FILE``.
     ``platform_hosts``: the operator's own hosts; the first one names the logs and the API. ``public_scheme`` and
     ``public_port`` are what customers' browsers see; absolute URLs are built from them, never from a request.
-    ``trusted_proxies``: networks whose forwarding headers are believed, one hop.
+    ``trusted_proxies``: networks whose forwarding headers are believed, one hop. ``egress_allow``: networks that
+    webhooks and sign-in may reach although they are not public, there also by plain http and on any port.
+    ``smtp_url``: the mail server (``delivery.mail``); without one, an installation with SQLite prints mails.
+    ``mail_from``: their sender.
     """
 
     data_dir: Path = Path("shared-record-data")
@@ -43,6 +46,10 @@ class Settings:
     public_scheme: str = "http"
     public_port: int = 0
     trusted_proxies: tuple[Network, ...] = ()
+    egress_allow: tuple[Network, ...] = ()
+    smtp_url: str = field(default="", repr=False)
+    smtp_password: str = field(default="", repr=False)
+    mail_from: str = ""
     web_threads: int = 4
     web_processes: int = 1
     checkpoint_seconds: float = 10.0
@@ -132,7 +139,7 @@ def _parse(name: str, key: str, raw: str) -> Any:
                 return hosts
             case "data_dir" | "lock_dir" | "platform_hosts":
                 raise ValueError("it is empty")
-            case "trusted_proxies":
+            case "trusted_proxies" | "egress_allow":
                 return tuple(ipaddress.ip_network(part.strip()) for part in raw.split(",") if part.strip())
             case "public_scheme" if raw not in ("http", "https"):
                 raise ValueError("expected http or https")

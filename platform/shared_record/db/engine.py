@@ -6,12 +6,14 @@ transaction never fails half-way for want of it. Both are bound to a tenant ``Sc
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from psycopg import OperationalError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import QueuePool
 
 from shared_record.db.scope import Scope, check_statement
@@ -26,14 +28,20 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
         self.url = url
         self.is_postgresql = make_url(url).get_backend_name() == "postgresql"
-        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size, "pool_timeout": 10}
-        if self.is_postgresql:
-            options["pool_pre_ping"] = True
-        else:
+        # Values never stand in the text of an error, which may be logged.
+        options: dict[str, Any] = {
+            "hide_parameters": True,
+            "pool_size": pool_size,
+            "max_overflow": pool_size,
+            "pool_timeout": 10,
+        }
+        if not self.is_postgresql:
             options["poolclass"] = QueuePool
         self.engine: Engine = create_engine(url, **options)
         event.listen(self.engine, "connect", _as_app_role if self.is_postgresql else _prepare_sqlite)
-        if not self.is_postgresql:
+        if self.is_postgresql:
+            event.listen(self.engine, "checkout", _refuse_closed)
+        else:
             event.listen(self.engine, "begin", _begin_sqlite)
         event.listen(self.engine, "before_execute", _check)
 
@@ -42,6 +50,13 @@ class Database:
         """Open a transaction for reading. ``snapshot``: every statement in it sees one state of the database."""
         level = {"isolation_level": "REPEATABLE READ"} if snapshot and self.is_postgresql else {}
         with self._begin(scope, **level) as connection:
+            yield connection
+
+    @contextmanager
+    def look_up(self) -> Iterator[Connection]:
+        """Open a connection for one statement that belongs to no tenant: it needs no transaction around it."""
+        level = {"isolation_level": "AUTOCOMMIT"} if self.is_postgresql else {}
+        with self.engine.connect().execution_options(sr_scope=None, **level) as connection:
             yield connection
 
     @contextmanager
@@ -109,6 +124,19 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("sr_write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Have the pool replace a connection that the server has closed meanwhile.
+
+    Nothing comes in on an idle connection but its end, so a look at the socket tells, without asking the server.
+    """
+    poll = select.poll()
+    with suppress(OperationalError):  # raised where the driver knows already that it is closed
+        poll.register(connection.fileno(), select.POLLIN)
+        if not poll.poll(0):
+            return
+    raise DisconnectionError("the server closed this connection")
 
 
 def _as_app_role(connection: Any, _record: Any) -> None:

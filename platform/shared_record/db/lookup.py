@@ -62,6 +62,14 @@ class LinkRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionRow:
+    """Whose session an id's digest is, ended or not."""
+
+    tenant_id: UUID
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class LogRow:
     """Whose log a public id names."""
 
@@ -76,15 +84,24 @@ class LogRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """An API key's plane and verifier."""
+    """An API key or token: its plane, its verifier, and the tenant's state and rate limit.
+
+    ``owner`` is what it shares with the keys it was rotated from and to.
+    """
 
     tenant_id: UUID
     config_of: UUID | None
     public_id: str
+    kind: str
+    owner: str
     secret_hash: bytes
     scopes: list[str]
+    expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
     state: str
+    rate: int
+    burst: int
 
     @property
     def scope(self) -> Scope:
@@ -121,10 +138,16 @@ _KEY_COLUMNS = {
     "tenant_id": Uuid,
     "config_of": Uuid,
     "public_id": String,
+    "kind": String,
+    "owner": String,
     "secret_hash": LargeBinary,
     "scopes": JSON,
+    "expires_at": Instant,
     "revoked_at": Instant,
+    "last_used_at": Instant,
     "state": String,
+    "rate": Integer,
+    "burst": Integer,
 }
 
 LOOKUPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -142,11 +165,30 @@ LOOKUPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "SELECT l.tenant_id, t.config_of, l.customer_id FROM link l"
         " JOIN tenant t ON t.tenant_id = l.tenant_id WHERE l.digest = :p_digest AND l.revoked_at IS NULL",
     ),
+    "sr_find_challenge": (
+        {"p_digest": LargeBinary},
+        _LINK_COLUMNS,
+        "SELECT c.tenant_id, t.config_of, c.customer_id FROM challenge c"
+        " JOIN tenant t ON t.tenant_id = c.tenant_id WHERE c.digest = :p_digest",
+    ),
+    "sr_find_session": (
+        {"p_digest": LargeBinary},
+        {"tenant_id": Uuid, "host": String},
+        "SELECT s.tenant_id, s.host FROM session s WHERE s.sid_hash = :p_digest",
+    ),
+    "sr_list_unsealed": (
+        {},
+        _TENANT_COLUMNS,
+        "SELECT t.tenant_id, t.config_of, t.slug, t.public_id, t.state FROM tenant t WHERE EXISTS (SELECT 1"
+        " FROM audit_event a WHERE a.tenant_id = t.tenant_id AND a.position IS NULL) ORDER BY t.slug",
+    ),
     "sr_find_api_key": (
         {"p_public_id": String},
         _KEY_COLUMNS,
-        "SELECT k.tenant_id, t.config_of, k.public_id, k.secret_hash, k.scopes, k.revoked_at, c.state FROM api_key k"
-        " JOIN tenant t ON t.tenant_id = k.tenant_id JOIN tenant c ON c.tenant_id = coalesce(t.config_of, t.tenant_id)"
+        "SELECT k.tenant_id, t.config_of, k.public_id, k.kind, coalesce(k.owner, k.public_id) AS owner, k.secret_hash,"
+        " k.scopes, k.expires_at, k.revoked_at, k.last_used_at, c.state, c.api_rate AS rate, c.api_burst AS burst"
+        " FROM api_key k JOIN tenant t ON t.tenant_id = k.tenant_id"
+        " JOIN tenant c ON c.tenant_id = coalesce(t.config_of, t.tenant_id)"
         " WHERE k.public_id = :p_public_id",
     ),
     "sr_find_receipt": (
@@ -181,6 +223,24 @@ LOOKUPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         " AND (p.size > p.vsize OR p.vsize > p.psize OR p.status = 'closing'))"
         " OR EXISTS (SELECT 1 FROM job j WHERE j.tenant_id = t.tenant_id AND j.due_at <= :p_now) ORDER BY t.slug",
     ),
+    "sr_list_webhooks_due": (
+        {"p_now": Instant},
+        _TENANT_COLUMNS,
+        "SELECT t.tenant_id, t.config_of, t.slug, t.public_id, t.state FROM tenant t WHERE EXISTS (SELECT 1"
+        " FROM webhook_event e WHERE e.tenant_id = t.tenant_id AND e.state = 'new')"
+        " OR EXISTS (SELECT 1 FROM webhook_endpoint w WHERE w.tenant_id = t.tenant_id AND w.enabled"
+        " AND (w.not_before IS NULL OR w.not_before <= :p_now) AND (w.lease_until IS NULL OR w.lease_until <= :p_now)"
+        " AND (EXISTS (SELECT 1 FROM webhook_task k WHERE k.tenant_id = w.tenant_id AND k.endpoint_id = w.endpoint_id)"
+        " OR EXISTS (SELECT 1 FROM webhook_delivery d WHERE d.tenant_id = w.tenant_id"
+        " AND d.endpoint_id = w.endpoint_id AND d.state = 'PENDING' AND d.next_attempt_at <= :p_now)))"
+        " ORDER BY t.slug",
+    ),
+    "sr_list_mail_due": (
+        {"p_now": Instant},
+        _TENANT_COLUMNS,
+        "SELECT t.tenant_id, t.config_of, t.slug, t.public_id, t.state FROM tenant t WHERE EXISTS (SELECT 1"
+        " FROM mail m WHERE m.tenant_id = t.tenant_id AND m.due_at <= :p_now) ORDER BY t.slug",
+    ),
     "sr_find_log": (
         {"p_public_id": String},
         {"tenant_id": Uuid, "config_of": Uuid},
@@ -206,6 +266,18 @@ def find_link(db: Database, digest: bytes) -> LinkRow | None:
     """Return whose unrevoked link has this SHA-256 ``digest``, or ``None``."""
     rows = _ask(db, "sr_find_link", p_digest=digest)
     return LinkRow(*rows[0]) if rows else None
+
+
+def find_challenge(db: Database, digest: bytes) -> LinkRow | None:
+    """Return whose step-up is waiting under this SHA-256 ``digest``, or ``None``."""
+    rows = _ask(db, "sr_find_challenge", p_digest=digest)
+    return LinkRow(*rows[0]) if rows else None
+
+
+def find_session(db: Database, digest: bytes) -> SessionRow | None:
+    """Return whose session has this SHA-256 ``digest``: to tell of a cookie that came to the wrong host."""
+    rows = _ask(db, "sr_find_session", p_digest=digest)
+    return SessionRow(*rows[0]) if rows else None
 
 
 def find_api_key(db: Database, public_id: str) -> KeyRow | None:
@@ -242,6 +314,21 @@ def list_due(db: Database, now: datetime) -> list[TenantRow]:
     return [TenantRow(*row[:5]) for row in _ask(db, "sr_list_due", p_now=now)]
 
 
+def list_unsealed(db: Database) -> list[TenantRow]:
+    """Return the planes whose audit trail has rows that are not chained yet."""
+    return [TenantRow(*row) for row in _ask(db, "sr_list_unsealed")]
+
+
+def list_webhooks_due(db: Database, now: datetime) -> list[TenantRow]:
+    """Return the planes that have events to share out, or an endpoint to which something is to be sent now."""
+    return [TenantRow(*row[:5]) for row in _ask(db, "sr_list_webhooks_due", p_now=now)]
+
+
+def list_mail_due(db: Database, now: datetime) -> list[TenantRow]:
+    """Return the planes that have a mail to send now."""
+    return [TenantRow(*row) for row in _ask(db, "sr_list_mail_due", p_now=now)]
+
+
 def find_log(db: Database, public_id: str) -> LogRow | None:
     """Return the plane with this public id, or ``None``."""
     rows = _ask(db, "sr_find_log", p_public_id=public_id)
@@ -257,7 +344,7 @@ def list_all_log_keys(db: Database) -> dict[str, list[str]]:
 
 
 def _ask(db: Database, name: str, **parameters: Any) -> list[Any]:
-    with db.read(None) as connection:
+    with db.look_up() as connection:
         statement = _STATEMENTS[name, db.is_postgresql]
         return list(connection.execute(statement, parameters, execution_options={"sr_reviewed": True}))
 

@@ -46,6 +46,7 @@ period_tree = Table(
     Column("pepoch", BigInteger),
     Column("created_at", Instant, nullable=False),
     UniqueConstraint("tenant_id", "customer_id", "period"),
+    Index("ix_period_tree_period", "tenant_id", "period"),
     Index("ix_period_tree_behind", "tenant_id", "tree_id", sqlite_where=BEHIND, postgresql_where=BEHIND),
     within_tenant("customer_id", table="customer"),
     info=PLANE,
@@ -75,6 +76,14 @@ leaf = Table(
     UniqueConstraint("tenant_id", "record_id"),
     UniqueConstraint("tenant_id", "reference_key"),
     Index("ix_leaf_hash", "hash"),
+    Index(
+        "ix_leaf_adjusts",
+        "tenant_id",
+        "customer_id",
+        "rx",
+        sqlite_where=text("adjusts IS NOT NULL"),
+        postgresql_where=text("adjusts IS NOT NULL"),
+    ),
     within_tenant("tree_id", table="period_tree"),
     info=PLANE,
 )
@@ -130,11 +139,33 @@ log = Table(
     Column("size", BigInteger, nullable=False, server_default="0"),
     Column("frontier", LargeBinary, nullable=False),
     Column("halted", Text),
+    Column("audited_at", Instant),
+    Column("audit_findings", Integer),
+    Column("audit_problem", Text),
     Index("ix_log_origin", "origin"),
     within_tenant(table="tenant"),
     info=PLANE,
 )
-"""The tenant log: one leaf per epoch. ``halted`` holds the reason while nothing may be signed."""
+"""The tenant log: one leaf per epoch. ``halted`` holds the reason while nothing may be signed. ``size`` is a serial
+(``ledger.origin``), as are ``epoch.n``, ``checkpoint.size`` and every column that names an epoch. ``audit_*`` is the
+outcome of the last audit by the worker: when it ended, how many places it found wrong, and the first."""
+
+former_log = Table(
+    "former_log",
+    metadata,
+    tenant_column(),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("origin", String(300), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("frontier", LargeBinary, nullable=False),
+    Column("last", Text),
+    Column("reason", Text, nullable=False),
+    Column("ended_at", Instant, nullable=False),
+    within_tenant(table="log"),
+    info=PLANE,
+)
+"""An origin that a log had before: ``size`` and ``frontier`` as they stood when it ended, ``start`` its first serial.
+``last`` is the body of its last checkpoint as the lock store knew it, which the next origin's first epoch carries."""
 
 log_node = Table(
     "log_node",
@@ -157,9 +188,11 @@ epoch = Table(
     Column("slot_root", LargeBinary(32), nullable=False),
     Column("slots", Integer, nullable=False),
     Column("ts", Instant, nullable=False),
+    Column("reblinded", BigInteger),
     within_tenant(table="log"),
     info=PLANE,
 )
+"""``reblinded``: the epoch that last hashed the heads of all customers anew; null where this one did."""
 
 epoch_member = Table(
     "epoch_member",
@@ -186,10 +219,12 @@ slot_tile = Table(
     Column("level", Integer, primary_key=True),
     Column("idx", BigInteger, primary_key=True),
     Column("hashes", LargeBinary, nullable=False),
+    Index("ix_slot_tile_place", "tenant_id", "level", "idx", "epoch"),
     within_tenant("epoch", table="epoch", target=("n",)),
     info=PLANE,
 )
-"""The slot tree of the newest epochs, up to 256 hashes of level 0, 8 or 16 per row (C2SP tlog-tiles shape)."""
+"""The slot trees of the newest epochs, up to 256 hashes of level 0, 8 or 16 per row (C2SP tlog-tiles shape). The tile
+of an epoch is the newest version at or below it: an epoch stores only the tiles that it changes."""
 
 checkpoint = Table(
     "checkpoint",
@@ -211,7 +246,24 @@ checkpoint = Table(
     ),
     info=PLANE,
 )
-"""``state``: ``prepared`` (body stored), ``locked`` (the lock store has it), ``published``."""
+"""``state``: ``prepared`` (body stored), ``locked`` (the lock store has it), ``published``; or ``abandoned``, where a
+new origin was declared before it was published."""
+
+anchor = Table(
+    "anchor",
+    metadata,
+    tenant_column(),
+    Column("kind", String(63), primary_key=True),
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("proof", LargeBinary, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("stored_at", Instant, nullable=False),
+    Index("ix_anchor_newest", "tenant_id", "stored_at"),
+    within_tenant(table="tenant"),
+    info=PLANE,
+)
+"""What a service outside attests of a published checkpoint: ``digest`` is SHA-256 of its note, ``at`` its time."""
 
 statement = Table(
     "statement",

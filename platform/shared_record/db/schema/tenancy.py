@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     ForeignKey,
@@ -57,6 +58,12 @@ tenant = Table(
     Column("hide_amounts", Boolean, nullable=False, server_default="0"),
     Column("checkpoint_seconds", Integer),
     Column("retention_days", Integer),
+    Column("api_rate", Integer, nullable=False, server_default="100"),
+    Column("api_burst", Integer, nullable=False, server_default="200"),
+    Column("witnesses", JSON, nullable=False, server_default="[]"),
+    Column("witness_quorum", Integer, nullable=False, server_default="0"),
+    Column("anchors", JSON, nullable=False, server_default="[]"),
+    Column("anchor_seconds", Integer, nullable=False, server_default="600"),
     Column("export_formats", JSON, nullable=False),
     Column("sealed_key", LargeBinary, nullable=False),
     Column("next_slot", Integer, nullable=False, server_default="0"),
@@ -99,6 +106,9 @@ tenant_manifest = Table(
 )
 """The values of ``tenants/<slug>.toml`` as last applied: what tells an edit of the file from drift in the database."""
 
+NEXT_HEAD = text("next_head IS NOT NULL")
+UNHASHED = text("slot_epoch IS NULL")
+
 customer = Table(
     "customer",
     metadata,
@@ -106,6 +116,7 @@ customer = Table(
     Column("customer_id", Uuid, primary_key=True),
     Column("external_id", String(128), nullable=False),
     Column("display_name", String(200)),
+    Column("unit", String(64)),
     Column("slot", Integer, nullable=False),
     Column("ref", String(40), nullable=False),
     Column("sealed_key", LargeBinary),
@@ -119,12 +130,18 @@ customer = Table(
     Column("former_code_until", Instant),
     Column("head", Text),
     Column("next_head", Text),
+    Column("head_epoch", BigInteger),
+    Column("slot_epoch", BigInteger),
     Column("created_at", Instant, nullable=False),
     UniqueConstraint("tenant_id", "external_id"),
     UniqueConstraint("tenant_id", "slot"),
+    Index("ix_customer_next_head", "tenant_id", "slot", sqlite_where=NEXT_HEAD, postgresql_where=NEXT_HEAD),
+    Index("ix_customer_unhashed", "tenant_id", "slot", sqlite_where=UNHASHED, postgresql_where=UNHASHED),
     within_tenant(table="tenant"),
     info=PLANE,
 )
-"""``home_host`` and ``policy`` are the customer's own; null means the tenant's. ``head`` is the part
-of the customer's head that only its own deltas and closes change, as of the newest published epoch;
-``next_head`` replaces it from the next epoch on, after a period was closed. ``sealed_key`` is null once erased."""
+"""``home_host``, ``policy`` and ``unit`` are the customer's own; null means the tenant's. ``head`` is the part of the
+customer's head that only its own deltas and closes change, as of the newest published epoch; ``next_head`` replaces it
+from the next epoch on, after a period was closed. ``head_epoch`` is the epoch that last stated this customer's periods;
+``slot_epoch`` is null from when the customer is made or erased until an epoch has hashed its slot. ``sealed_key`` is
+null once erased."""
