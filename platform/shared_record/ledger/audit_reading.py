@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,8 @@ from sqlalchemy.exc import OperationalError
 
 from shared_record.db.schema import checkpoint
 from shared_record.db.scope import Scope
+from shared_record.ledger import merkle
+from shared_record.ledger.origin import number_of
 
 PAGE = 2_000
 
@@ -59,10 +61,10 @@ def missing_or(stored: bytes | None, problem: str) -> str:
 
 
 class Reader:
-    """Reads the rows of one data plane."""
+    """Reads the rows of one data plane. ``pause`` is called between pages, so that other work comes first."""
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+    def __init__(self, scope: Scope, pause: Callable[[], None] | None = None) -> None:
+        self.scope, self._pause = scope, pause
 
     def one(self, connection: Connection, query: Select[Any], **parameters: Any) -> Row[Any]:
         """Return the only row."""
@@ -92,12 +94,21 @@ class Reader:
             except UNREADABLE as error:
                 reason = reason_of(error)
                 if most == 1:
-                    raise Wrong(
-                        f"{label.format(n=after + 1, size=after + 2)}: a stored value is not of its type ({reason})"
-                    ) from error
+                    name = label.format(n=number_of(after + 1), size=number_of(after + 2))
+                    raise Wrong(f"{name}: a stored value is not of its type ({reason})") from error
                 most = 1
                 continue
+            if self._pause is not None:
+                self._pause()
             yield from page
             if len(page) < most:
                 return
             after = getattr(page[-1], key)
+
+
+def stored_hashes(joined: bytes, where: str) -> list[bytes]:
+    """Cut stored hashes apart; ``Wrong`` where a part is left over."""
+    try:
+        return merkle.split_hashes(joined)
+    except ValueError as error:
+        raise Wrong(f"{where}: {error}") from error

@@ -23,6 +23,7 @@ from shared_record.ledger import merkle
 from shared_record.ledger.amounts import Total
 from shared_record.ledger.audit_reading import NEWEST, Reader, Tally, Wrong, missing_or
 from shared_record.ledger.entry import METER, Entry, detail_hash, parse_entry
+from shared_record.ledger.origin import number_of
 from shared_record.tenancy.customers import reference_key
 
 _T: BindParameter[UUID] = bindparam("t")
@@ -190,7 +191,7 @@ class TreeAudit:
             raise Wrong(f"node {level}/{index} of {self.tree.tree_id}: {problem}")
 
     def _check_member(self, member: Row[Any], seq: int, total: Total) -> None:
-        where = f"epoch {member.epoch}, {self.tree.tree_id}"
+        where = f"epoch {number_of(member.epoch)}, {self.tree.tree_id}"
         if member.size != seq or (self.covered is not None and self.covered.final):
             raise Wrong(f"{where}: its size goes back, or it goes on after it was closed")
         if member.root != merkle.frontier_root(self.frontier):
@@ -207,7 +208,7 @@ class TreeAudit:
         if self.run.scalar(self.connection, _COUNT_NODES, tree=tree.tree_id) != self.nodes:
             raise Wrong(f"{tree.tree_id}: there are nodes of leaves that do not exist")
         if self.member is not None:
-            raise Wrong(f"epoch {self.member.epoch}, {tree.tree_id}: it states more leaves than were hashed")
+            raise Wrong(f"epoch {number_of(self.member.epoch)}, {tree.tree_id}: it states more leaves than were hashed")
 
     def _check_published(self) -> None:
         tree, newest = self.tree, self.covered

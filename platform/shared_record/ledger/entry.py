@@ -301,16 +301,6 @@ def slot_of(customer_ref: str) -> int:
 
 def head_fragment(open_periods: Sequence[OpenPeriod], prev: PreviousPeriod | None) -> str:
     """Return the middle of a head, which stays the same until the customer's data changes."""
-    rows = [
-        {
-            "period": row.period,
-            "rec": row.rec,
-            "root": b64encode(row.root),
-            "size": row.size,
-            "totals": [list(total) for total in row.totals],
-        }
-        for row in open_periods
-    ]
     before: dict[str, str | int] = {}
     if prev is not None:
         before = {
@@ -320,7 +310,30 @@ def head_fragment(open_periods: Sequence[OpenPeriod], prev: PreviousPeriod | Non
             "root": b64encode(prev.root),
             "size": prev.size,
         }
-    return jcs({"open": rows, "prev": before, "typ": HEAD})[1:-1]
+    return _open_text(open_periods) + "," + jcs({"prev": before, "typ": HEAD})[1:-1]
+
+
+def replace_open(fragment: str, open_periods: Sequence[OpenPeriod]) -> str:
+    """Return ``fragment`` with other open periods; what it says of the period before them stays."""
+    return _open_text(open_periods) + fragment[fragment.index(_PREV) :]
+
+
+_PREV = ',"prev":'
+"""Never within a text of the fragment, where a quotation mark has a backslash before it."""
+
+
+def _open_text(open_periods: Sequence[OpenPeriod]) -> str:
+    rows = [
+        {
+            "period": row.period,
+            "rec": row.rec,
+            "root": b64encode(row.root),
+            "size": row.size,
+            "totals": row.totals,
+        }
+        for row in open_periods
+    ]
+    return jcs({"open": rows})[1:-1]
 
 
 def head_text(customer_ref: str, epoch: int, fragment: str, z: str) -> str:
@@ -381,7 +394,10 @@ def _previous_period(value: object) -> PreviousPeriod:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One parsed ``sr.epoch/v1``: leaf ``epoch`` of the tenant log."""
+    """One parsed ``sr.epoch/v1``: leaf ``epoch`` of the tenant log.
+
+    ``former``, in the first epoch of a new origin, is the body of the last checkpoint of the one before.
+    """
 
     epoch: int
     prev: bytes
@@ -390,6 +406,7 @@ class Epoch:
     ts: str
     keys: tuple[str, ...]
     anchors: tuple[str, ...]
+    former: str | None = None
 
 
 def epoch_text(
@@ -401,6 +418,7 @@ def epoch_text(
     ts: datetime,
     keys: Iterable[str] = (),
     anchors: Iterable[str] = (),
+    former: str | None = None,
 ) -> str:
     """Return an epoch record. ``prev`` is the leaf hash of the one before (empty for epoch 0), ``keys`` new vkeys."""
     fields: dict[str, object] = {
@@ -415,13 +433,16 @@ def epoch_text(
     vkeys = list(keys)
     if vkeys:
         fields["keys"] = vkeys
+    if former is not None:
+        fields["former"] = former
     return jcs(fields)
 
 
 def parse_epoch(text: str) -> Epoch:
     """Read an epoch record strictly; else ``ValueError``."""
     fields = parse_profile(text)
-    _check_type(fields, EPOCH, {"anchors", "epoch", "keys", "prev", "root", "slots", "ts", "typ"}, {"keys"})
+    names = {"anchors", "epoch", "former", "keys", "prev", "root", "slots", "ts", "typ"}
+    _check_type(fields, EPOCH, names, {"former", "keys"})
     epoch, slots, ts = _count(fields, "epoch"), _count(fields, "slots"), _text(fields, "ts")
     if slots < 1 or slots & (slots - 1):
         raise ValueError("the number of slots is a power of two")
@@ -429,7 +450,10 @@ def parse_epoch(text: str) -> Epoch:
         raise ValueError("the field ts is malformed")
     prev = b"" if epoch == 0 and fields["prev"] == "" else _hash(fields, "prev")
     keys, anchors = _texts(fields.get("keys", [])), _texts(fields["anchors"])
-    return Epoch(epoch, prev, _hash(fields, "root"), slots, ts, keys, anchors)
+    former = _text(fields, "former") if "former" in fields else None
+    if former is not None and epoch:
+        raise ValueError("only the first epoch of an origin names a former one")
+    return Epoch(epoch, prev, _hash(fields, "root"), slots, ts, keys, anchors, former)
 
 
 def padding_leaf() -> bytes:

@@ -18,16 +18,26 @@ from shared_record.clock import Clock
 from shared_record.db.engine import Database
 from shared_record.db.schema import (
     audit_event,
+    challenge,
     customer,
+    customer_secret,
     delta_detail,
+    entitlement,
+    imported_code,
     leaf,
     link,
+    mail,
     period_tree,
+    pinned_address,
     session,
+    spent_answer,
     statement,
     tenant,
+    trusted_device,
+    view_count,
 )
 from shared_record.db.scope import Scope
+from shared_record.delivery import outbox
 from shared_record.errors import NotFoundError
 from shared_record.tenancy.customers import require_customer
 
@@ -86,6 +96,7 @@ _ERASE_CUSTOMER = (
         sealed_key=None,
         head=None,
         next_head=None,
+        slot_epoch=None,
         former_code_until=None,
         epoch=customer.c.epoch + 1,
     )
@@ -95,7 +106,22 @@ _REVOKE_LINK = (
     .where(link.c.tenant_id == _T, link.c.customer_id == _WHO)
     .values(
         epoch=link.c.epoch + 1,
+        sealed_handle=None,
         revoked_at=func.coalesce(link.c.revoked_at, bindparam("now", type_=link.c.revoked_at.type)),
+    )
+)
+_FORGET_VIEWS = view_count.delete().where(view_count.c.tenant_id == _T, view_count.c.customer_id == _WHO)
+_OF_STEP_UP = tuple(
+    table.delete().where(table.c.tenant_id == _T, table.c.customer_id == _WHO)
+    for table in (
+        challenge,
+        trusted_device,
+        spent_answer,
+        customer_secret,
+        imported_code,
+        pinned_address,
+        entitlement,
+        mail,
     )
 )
 _END_SESSIONS = session.delete().where(session.c.tenant_id == _T, session.c.customer_id == _WHO)
@@ -182,6 +208,10 @@ def erase_customer(connection: Connection, clock: Clock, scope: Scope, external_
     connection.execute(_ERASE_CUSTOMER, of_customer | {"new_name": erased.name})
     connection.execute(_REVOKE_LINK, of_customer | {"now": clock.now()})
     connection.execute(_END_SESSIONS, of_customer)
+    for forget in _OF_STEP_UP:
+        connection.execute(forget, of_customer)
+    connection.execute(_FORGET_VIEWS, of_customer)
+    outbox.erase_customer(connection, scope, found.customer_id)
     _audit(connection, clock, scope, "customer.erased", actor, found.customer_id)
     return erased
 

@@ -12,13 +12,14 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import BindParameter, Connection, bindparam, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared_record.clock import Clock, period_bounds, period_of, rfc3339
+from shared_record.db.bulk import execute_each, insert_rows
 from shared_record.db.engine import Database
 from shared_record.db.schema import day_counter, delta_detail, leaf, period_tree, tenant
 from shared_record.db.scope import Scope
@@ -79,6 +80,19 @@ class Rejected:
     field: str
 
 
+class Once(Protocol):
+    """What recognises a repeated request, and keeps the answer in the transaction of what it tells of.
+
+    Each may raise: the transaction then ends without effect, and ``record_deltas`` raises the same.
+    """
+
+    def begin(self, connection: Connection) -> None:
+        """Take the request, before anything is recorded."""
+
+    def finish(self, connection: Connection, results: list[Accepted | Rejected]) -> None:
+        """Keep the answer, after everything is recorded."""
+
+
 _NOTHING_TO_ADJUST = Rejected("ADJUSTS_NOT_FOUND", "no delta of this customer matches `adjusts`.", "adjusts")
 
 _T: BindParameter[UUID] = bindparam("t")
@@ -132,8 +146,6 @@ _BY_REFERENCE = select(
 _BY_RECORD = select(leaf.c.record_id, leaf.c.customer_id).where(
     leaf.c.tenant_id == _T, leaf.c.record_id.in_(bindparam("records", expanding=True))
 )
-_INSERT_LEAF = leaf.insert()
-_INSERT_DETAIL = delta_detail.insert()
 _DAYS = select(day_counter).where(
     day_counter.c.tenant_id == _T,
     day_counter.c.tree_id.in_(bindparam("trees", expanding=True)),
@@ -152,22 +164,31 @@ _UPDATE_DAY = (
 
 
 def record_deltas(
-    db: Database, keys: KeyRing, clock: Clock, scope: Scope, deltas: Sequence[Delta]
+    db: Database, keys: KeyRing, clock: Clock, scope: Scope, deltas: Sequence[Delta], *, once: Once | None = None
 ) -> list[Accepted | Rejected]:
     """Record ``deltas`` in one transaction; return one result for each, in order.
 
     A delta whose ``reference_id`` is already recorded for its customer with the same payload answers as the first time;
-    with another payload it is rejected (``REFERENCE_CONFLICT``), as is one that adjusts an unknown delta.
+    with another payload it is rejected (``REFERENCE_CONFLICT``), as is one that adjusts an unknown delta. ``once``
+    belongs to the request as a whole.
     """
     begins = False
     for attempt in range(ATTEMPTS):
         try:
             with db.write(scope) as connection:
+                if once is not None:
+                    once.begin(connection)
                 intake = _Intake(connection, keys, clock, scope, begins=begins)
                 results = intake.record(deltas)
                 if not intake.leaves:
                     connection.rollback()  # nothing was recorded, so no customer and no period begins either
-                return results
+                elif once is not None:
+                    once.finish(connection, results)
+            if once is not None and not intake.leaves:
+                with db.write(scope) as connection:
+                    once.begin(connection)
+                    once.finish(connection, results)
+            return results
         except _BeginsError:
             begins = True
         except DBAPIError as error:
@@ -347,7 +368,8 @@ class _Intake:
         missing = [customer_id for customer_id in wanted if customer_id not in found]
         if missing and not self.begins:
             raise _BeginsError
-        return found | self._new_trees(missing)
+        units = {row.customer_id: row.unit for row in customers.values()}
+        return found | self._new_trees(missing, units)
 
     def _locked(self, wanted: list[UUID]) -> dict[UUID, _Tree]:
         rows = self.connection.execute(
@@ -373,7 +395,7 @@ class _Intake:
             )
         return found
 
-    def _new_trees(self, customers: list[UUID]) -> dict[UUID, _Tree]:
+    def _new_trees(self, customers: list[UUID], units: dict[UUID, str | None]) -> dict[UUID, _Tree]:
         """Return the next tree of each customer: this month's, or the month after one that is closing already."""
         if not customers:
             return {}
@@ -392,7 +414,7 @@ class _Intake:
             found[customer_id] = _Tree(
                 f"r_{secrets.token_hex(8)}",
                 period,
-                unit,
+                units[customer_id] or unit,
                 before.base + before.size if before is not None else 0,
                 size=0,
                 total=Total(),
@@ -444,9 +466,10 @@ class _Intake:
             return
         changed = [tree for tree in trees if tree.changed]
         self._begin_trees([tree for tree in changed if tree.new_for is not None])
-        self.connection.execute(_INSERT_LEAF, self.leaves)
-        self.connection.execute(_INSERT_DETAIL, self.details)
-        self.connection.execute(
+        insert_rows(self.connection, leaf, self.leaves)
+        insert_rows(self.connection, delta_detail, self.details)
+        execute_each(
+            self.connection,
             _UPDATE_TREE,
             [
                 {
@@ -517,7 +540,7 @@ class _Intake:
         if inserts:
             self.connection.execute(_INSERT_DAY, inserts)
         if updates:
-            self.connection.execute(_UPDATE_DAY, updates)
+            execute_each(self.connection, _UPDATE_DAY, updates)
 
     def _customer_key(self, row: CustomerKey) -> bytes:
         if row.sealed_key is None:

@@ -6,24 +6,34 @@ if the lease still holds and nobody integrated the same leaves.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BindParameter, bindparam, select
+from sqlalchemy import BindParameter, Connection, bindparam, select
 
 from shared_record.db import leases
 from shared_record.db.engine import Database
 from shared_record.db.leases import Lease
+from shared_record.db.plain import execute_rows, fetch
 from shared_record.db.schema import leaf, node, period_tree
+from shared_record.db.scope import Scope
 from shared_record.ledger import merkle
 
 MAX_LEAVES = 200_000
-"""Leaves of one tree hashed per transaction, so that memory stays bounded."""
+"""Leaves hashed per transaction, so that memory stays bounded."""
+MAX_TREES = 20_000
+"""Trees brought forward per transaction."""
+TOGETHER = 2_000
+"""Trees whose new leaves are read by one query."""
 
 _T: BindParameter[UUID] = bindparam("t")
 _BEHIND = (
     select(period_tree.c.tree_id, period_tree.c.size, period_tree.c.vsize, period_tree.c.frontier)
     .where(period_tree.c.tenant_id == _T, period_tree.c.status != "erased", period_tree.c.size > period_tree.c.vsize)
-    .order_by(period_tree.c.tree_id)  # the order in which intake locks them
+    .order_by(period_tree.c.tree_id)
+    .limit(MAX_TREES)
 )
 _HASHES = (
     select(leaf.c.hash)
@@ -35,6 +45,21 @@ _HASHES = (
     )
     .order_by(leaf.c.seq)
 )
+_HASHES_OF_MANY = (
+    select(leaf.c.hash)
+    .select_from(
+        period_tree.join(
+            leaf, (leaf.c.tenant_id == period_tree.c.tenant_id) & (leaf.c.tree_id == period_tree.c.tree_id)
+        )
+    )
+    .where(
+        period_tree.c.tenant_id == _T,
+        period_tree.c.tree_id.in_(bindparam("trees", expanding=True)),
+        leaf.c.seq > period_tree.c.vsize,
+        leaf.c.seq <= period_tree.c.size,
+    )
+    .order_by(period_tree.c.tree_id, leaf.c.seq)
+)
 _ADVANCE = (
     period_tree.update()
     .where(
@@ -44,7 +69,19 @@ _ADVANCE = (
     )
     .values(vsize=bindparam("new_size"), frontier=bindparam("new_frontier"))
 )
-_INSERT_NODE = node.insert()
+_ADVANCED = ("tree", "old_size", "new_size", "new_frontier")
+_ADD_NODE = node.insert()
+_NODE = ("tree_id", "level", "idx", "hash")
+
+
+class _Behind(NamedTuple):
+    """A tree that is to be brought from ``vsize`` leaves to ``upto``; it has ``size``."""
+
+    tree_id: str
+    size: int
+    vsize: int
+    frontier: bytes
+    upto: int
 
 
 def integrate(db: Database, lease: Lease) -> int:
@@ -52,42 +89,48 @@ def integrate(db: Database, lease: Lease) -> int:
     scope = lease.scope
     done = 0
     while True:
+        advances: list[tuple[str, int, int, bytes]] = []
+        nodes: list[tuple[str, int, int, bytes]] = []
         with db.read(scope, snapshot=True) as connection:
-            behind = connection.execute(_BEHIND, {"t": scope.plane}).all()
-            if not behind:
-                return done
-            nodes: list[dict[str, object]] = []
-            advances: list[dict[str, object]] = []
-            hashed = 0
-            for row in behind:
-                upto = min(row.size, row.vsize + MAX_LEAVES - hashed)
-                hashes = connection.execute(
-                    _HASHES, {"t": scope.plane, "tree": row.tree_id, "after": row.vsize, "upto": upto}
-                ).scalars()
-                frontier = merkle.split_hashes(row.frontier)
+            for tree, hashes in _new_hashes(connection, scope):
+                frontier = merkle.split_hashes(tree.frontier)
                 complete: list[tuple[int, int, bytes]] = []
-                size = merkle.push(frontier, row.vsize, hashes, lambda *found, to=complete: to.append(found))
-                if size != upto:
-                    raise RuntimeError(f"{row.tree_id}: {size} leaves found, {upto} recorded")
-                nodes += [
-                    {"tenant_id": scope.plane, "tree_id": row.tree_id, "level": level, "idx": index, "hash": digest}
-                    for level, index, digest in complete
-                ]
-                advances.append(
-                    {
-                        "t": scope.plane,
-                        "tree": row.tree_id,
-                        "old_size": row.vsize,
-                        "new_size": size,
-                        "new_frontier": b"".join(frontier),
-                    }
-                )
-                hashed += size - row.vsize
-                if hashed >= MAX_LEAVES:
-                    break
+                size = merkle.push(frontier, tree.vsize, hashes, lambda *found, to=complete: to.append(found))
+                if size != tree.upto:
+                    raise RuntimeError(f"{tree.tree_id}: {size} leaves found, {tree.upto} recorded")
+                nodes += [(tree.tree_id, *found) for found in complete]
+                advances.append((tree.tree_id, tree.vsize, tree.upto, b"".join(frontier)))
+        if not advances:
+            return done
         with db.write(scope) as connection:
             leases.check_fence(connection, lease)
-            connection.execute(_ADVANCE, advances)
-            if nodes:
-                connection.execute(_INSERT_NODE, nodes)
-        done += hashed
+            # In the order of their ids, in which intake locks the trees.
+            execute_rows(connection, _ADVANCE, {"t": scope.plane}, _ADVANCED, advances)
+            execute_rows(connection, _ADD_NODE, {"tenant_id": scope.plane}, _NODE, nodes)
+        done += sum(new - old for _, old, new, _ in advances)
+
+
+def _new_hashes(connection: Connection, scope: Scope) -> Iterator[tuple[_Behind, Iterable[bytes]]]:
+    """Yield trees, in the order of their ids, with their new leaf hashes, which are to be used up one after another.
+
+    They are ``MAX_LEAVES`` in all at most, so the last tree may not be brought up to its size.
+    """
+    trees = list(_within(MAX_LEAVES, fetch(connection, _BEHIND, {"t": scope.plane})))
+    whole = [tree for tree in trees if tree.upto == tree.size]
+    for start in range(0, len(whole), TOGETHER):
+        some = whole[start : start + TOGETHER]
+        place = {"t": scope.plane, "trees": [tree.tree_id for tree in some]}
+        hashes = chain.from_iterable(fetch(connection, _HASHES_OF_MANY, place))
+        yield from ((tree, islice(hashes, tree.upto - tree.vsize)) for tree in some)
+    for tree in trees[len(whole) :]:
+        place = {"t": scope.plane, "tree": tree.tree_id, "after": tree.vsize, "upto": tree.upto}
+        yield tree, chain.from_iterable(fetch(connection, _HASHES, place))
+
+
+def _within(left: int, behind: Iterable[tuple[Any, ...]]) -> Iterator[_Behind]:
+    for tree_id, size, vsize, frontier in behind:
+        upto = min(size, vsize + left)
+        yield _Behind(tree_id, size, vsize, frontier, upto)
+        left -= upto - vsize
+        if left <= 0:
+            break

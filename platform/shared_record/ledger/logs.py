@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,9 +16,13 @@ from shared_record.db.scope import Scope
 from shared_record.errors import ConflictError, NotFoundError
 from shared_record.keys import KeyRing
 from shared_record.ledger.note import VerifierKey
+from shared_record.ledger.origin import number_of
 
 SEQUENCER = "sequencer"
 """The kind of lease under which a log grows."""
+AUDIT = "audit"
+"""The kind of lease under which a log is audited, once a day."""
+AUDIT_EVERY = timedelta(days=1)
 
 _T: BindParameter[UUID] = bindparam("t")
 _INSERT_LOG = log.insert()
@@ -46,6 +51,7 @@ def create_log(connection: Connection, keys: KeyRing, clock: Clock, scope: Scope
     connection.execute(_INSERT_LOG, {"tenant_id": scope.plane, "origin": origin, "frontier": b""})
     _insert_key(connection, keys, scope, origin, since=0)
     create_job(connection, scope, SEQUENCER, period_bounds(period_of(clock.now()))[1])
+    create_job(connection, scope, AUDIT, clock.now() + AUDIT_EVERY)
 
 
 def add_signing_key(connection: Connection, keys: KeyRing, scope: Scope) -> KeyChange:
@@ -55,7 +61,8 @@ def add_signing_key(connection: Connection, keys: KeyRing, scope: Scope) -> KeyC
     signature. ``NotFoundError`` where there is no log.
     """
     state = _locked(connection, scope)
-    return KeyChange(_insert_key(connection, keys, scope, state.origin, since=state.size + 1), state.size + 1)
+    vkey = _insert_key(connection, keys, scope, state.origin, since=state.size + 1)
+    return KeyChange(vkey, number_of(state.size + 1))
 
 
 def retire_signing_key(connection: Connection, scope: Scope, key_id: str) -> KeyChange:
@@ -69,7 +76,9 @@ def retire_signing_key(connection: Connection, scope: Scope, key_id: str) -> Key
     if key_id not in rows:
         raise NotFoundError(f"the log {state.origin} has no key {key_id!r}. Its keys: {', '.join(rows)}.")
     if rows[key_id].until_size is not None:
-        raise ConflictError(f"the key {key_id} is retired: it signs only below size {rows[key_id].until_size}.")
+        raise ConflictError(
+            f"the key {key_id} is retired: it signs only below size {number_of(rows[key_id].until_size)}."
+        )
     others = [row for row in rows.values() if row.until_size is None and row.key_id != key_id]
     if not others:
         raise ConflictError(f"{key_id} is the only key that signs {state.origin}. Add one: shared-record key rotate")
@@ -79,7 +88,28 @@ def retire_signing_key(connection: Connection, scope: Scope, key_id: str) -> Key
             f"no checkpoint is published yet that is signed by {key_id} and by the key that follows it. Wait for it."
         )
     connection.execute(_END_KEY, {"t": scope.plane, "id": key_id, "until": state.size + 1})
-    return KeyChange(VerifierKey.parse(rows[key_id].vkey), state.size + 1)
+    return KeyChange(VerifierKey.parse(rows[key_id].vkey), number_of(state.size + 1))
+
+
+def begin_keys(
+    connection: Connection, keys: KeyRing, scope: Scope, origin: str, start: int, *, ended: int, new_key: bool
+) -> tuple[VerifierKey, ...]:
+    """End all keys of the former origin above the size ``ended``, and give ``origin`` its own from serial ``start`` on.
+
+    They are the same private keys under another name, so that whoever knows them recognises the log; with ``new_key``
+    a fresh one. They sign from its first checkpoint on.
+    """
+    _locked(connection, scope)
+    going_on = [row for row in connection.execute(_KEYS, {"t": scope.plane}) if row.until_size is None]
+    for row in going_on:
+        connection.execute(_END_KEY, {"t": scope.plane, "id": row.key_id, "until": ended + 1})
+    if new_key:
+        return (_insert_key(connection, keys, scope, origin, since=start),)
+    seeds = [keys.open(row.sealed_seed, tenant=scope.plane, place=_place(row.key_id)) for row in going_on]
+    return tuple(
+        _insert_key(connection, keys, scope, origin, since=start, private=Ed25519PrivateKey.from_private_bytes(seed))
+        for seed in seeds
+    )
 
 
 def announce_keys(connection: Connection, scope: Scope, size: int) -> list[str]:
@@ -92,9 +122,10 @@ def announce_keys(connection: Connection, scope: Scope, size: int) -> list[str]:
     ]
 
 
-def read_vkeys(connection: Connection, scope: Scope) -> tuple[str, ...]:
-    """Return the verifier keys of the log, oldest first."""
-    return tuple(row.vkey for row in connection.execute(_KEYS, {"t": scope.plane}))
+def read_vkeys(connection: Connection, scope: Scope, origin: str | None = None) -> tuple[str, ...]:
+    """Return the verifier keys of the log, oldest first; only those of one ``origin`` if it is given."""
+    vkeys = [row.vkey for row in connection.execute(_KEYS, {"t": scope.plane})]
+    return tuple(vkey for vkey in vkeys if origin is None or VerifierKey.parse(vkey).name == origin)
 
 
 def signers(connection: Connection, keys: KeyRing, scope: Scope, size: int) -> list[Ed25519PrivateKey]:
@@ -119,8 +150,16 @@ def _locked(connection: Connection, scope: Scope) -> _Locked:
     return _Locked(row.origin, row.size)
 
 
-def _insert_key(connection: Connection, keys: KeyRing, scope: Scope, origin: str, *, since: int) -> VerifierKey:
-    private_key = Ed25519PrivateKey.generate()
+def _insert_key(
+    connection: Connection,
+    keys: KeyRing,
+    scope: Scope,
+    origin: str,
+    *,
+    since: int,
+    private: Ed25519PrivateKey | None = None,
+) -> VerifierKey:
+    private_key = private or Ed25519PrivateKey.generate()
     vkey = VerifierKey.of(origin, private_key)
     key_id = vkey.id.hex()
     connection.execute(

@@ -40,12 +40,13 @@ class Window:
 
     ``root`` is the RFC 6962 root over their leaf hashes alone, ``opening`` and ``closing`` the running totals before
     the first and after the last one; ``before`` is the leaf before the first. Where the window starts with its record
-    the audit path of its last leaf proves ``root`` too (see ``earlier_root``); elsewhere only the rows can.
+    the audit path of its last leaf proves ``root`` too (see ``earlier_root``); elsewhere only the rows can, so a window
+    that starts later may do without: ``None``.
     """
 
     start: int
     end: int
-    root: bytes
+    root: bytes | None
     opening: str
     closing: str
     before: Included | None
@@ -144,19 +145,20 @@ def check_canonical(text: str) -> dict[str, Any]:
 
 def _window_fields(window: Window) -> dict[str, object]:
     before = window.before
-    return {
+    fields: dict[str, object] = {
         "before": {"entry": before.text, "rec": _place(before)} if before else {},
         "closing": window.closing,
         "from": window.start,
         "opening": window.opening,
-        "root": b64encode(window.root),
         "size": window.size,
         "to": window.end,
     }
+    return fields if window.root is None else fields | {"root": b64encode(window.root)}
 
 
 def _window(value: object) -> Window:
-    fields = _object(value, _WINDOW_FIELDS)
+    bare = isinstance(value, dict) and "root" not in value and value.get("from") != 0
+    fields = _object(value, _WINDOW_FIELDS - {"root"} if bare else _WINDOW_FIELDS)
     start, end = _number(fields["from"]), _number(fields["to"])
     if not start < end or _number(fields["size"]) != end - start:
         raise ValueError("from, to and size of the window do not belong together")
@@ -164,7 +166,7 @@ def _window(value: object) -> Window:
     if fields["before"] != {}:
         leaf = _object(fields["before"], {"entry", "rec"})
         before = _included(leaf["entry"], leaf["rec"])
-    (root,) = _hashes([fields["root"]])
+    root = None if bare else _hashes([fields["root"]])[0]
     return Window(start, end, root, _text(fields["opening"]), _text(fields["closing"]), before)
 
 

@@ -7,21 +7,23 @@ same receipt; later deltas make a later revision, and the earlier one stays vali
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select, bindparam, func, select
 
 from shared_record.clock import Clock
 from shared_record.db.schema import customer, leaf, node, period_tree, receipt
 from shared_record.db.scope import Scope
 from shared_record.identifiers import new_identifier
 from shared_record.ledger import merkle
-from shared_record.ledger.amounts import Total, subtract
-from shared_record.ledger.records import Filter, Period, list_periods, span, total_at
+from shared_record.ledger.amounts import subtract
+from shared_record.ledger.announce import announce_receipt
+from shared_record.ledger.records import list_periods
+from shared_record.ledger.windows import Part, Place, Window, measure
 
 _T: BindParameter[UUID] = bindparam("t")
 _LOCK = (
@@ -45,6 +47,32 @@ _OF_CUSTOMER = (
     select(receipt)
     .where(receipt.c.tenant_id == _T, receipt.c.customer_id == bindparam("who"))
     .order_by(receipt.c.start.desc(), receipt.c.end.desc(), receipt.c.revision.desc())
+)
+_BY_ROOT = (
+    select(receipt)
+    .where(
+        receipt.c.tenant_id == _T, receipt.c.customer_id == bindparam("who"), receipt.c.proof_root == bindparam("root")
+    )
+    .order_by(receipt.c.issued_at.desc(), receipt.c.receipt_id.desc())
+    .limit(1)
+)
+_WITH_OWNER = (
+    select(receipt, customer.c.external_id)
+    .select_from(
+        receipt.join(
+            customer, (customer.c.tenant_id == receipt.c.tenant_id) & (customer.c.customer_id == receipt.c.customer_id)
+        )
+    )
+    .where(receipt.c.tenant_id == _T, customer.c.sealed_key.is_not(None))
+)
+_OWNED = _WITH_OWNER.where(receipt.c.receipt_id == bindparam("id"))
+_LIST = (
+    _WITH_OWNER.order_by(receipt.c.issued_at.desc(), receipt.c.receipt_id.desc())
+    .limit(bindparam("most"))
+    .offset(bindparam("skip"))
+)
+_INTEGRATED = select(period_tree.c.vsize, period_tree.c.frontier).where(
+    period_tree.c.tenant_id == _T, period_tree.c.tree_id == bindparam("tree")
 )
 _TREES = select(period_tree.c.tree_id, period_tree.c.psize).where(
     period_tree.c.tenant_id == _T, period_tree.c.tree_id.in_(bindparam("trees", expanding=True))
@@ -114,14 +142,13 @@ def issue_receipt(
     """
     of_customer = {"t": scope.plane, "who": customer_id}
     connection.execute(_LOCK, of_customer).one()
-    periods = list(reversed(list_periods(connection, scope, customer_id)))
-    spans, opening, closing = _measure(connection, scope, periods, start, end)
-    size = sum(one.last - one.first for one in spans)
-    if size == 0:
+    window = measure(connection, scope, customer_id, start, end)
+    if not window.parts:
         return None
     newest = connection.execute(_NEWEST, of_customer | {"since": start, "until": end}).one_or_none()
-    if newest is not None and _receipt(newest).spans == spans:
+    if newest is not None and _receipt(newest).spans == spans_of(window):
         return _receipt(newest)
+    made = _draft(connection, clock, scope, customer_id, start, end, window)
     row = {
         "tenant_id": scope.plane,
         "receipt_id": new_identifier("chk"),
@@ -129,22 +156,82 @@ def issue_receipt(
         "start": start,
         "end": end,
         "revision": 1 if newest is None else newest.revision + 1,
-        "spans": [{"tree": s.tree_id, "period": s.period, "from": s.first, "to": s.last} for s in spans],
-        "size": size,
-        "opening": opening,
-        "closing": closing,
-        "unit": next(one.unit for one in reversed(periods) if one.tree_id == spans[-1].tree_id),
-        "proof_root": proof_root(connection, scope, spans),
-        "issued_at": clock.now(),
+        "spans": [{"tree": s.tree_id, "period": s.period, "from": s.first, "to": s.last} for s in made.spans],
+        "size": made.size,
+        "opening": made.opening,
+        "closing": made.closing,
+        "unit": made.unit,
+        "proof_root": made.proof_root,
+        "issued_at": made.issued_at,
     }
     connection.execute(receipt.insert(), row)
-    return find_receipt(connection, scope, str(row["receipt_id"]))
+    found = find_receipt(connection, scope, str(row["receipt_id"]))
+    assert found is not None  # it was written just now
+    announce_receipt(connection, clock, scope, found, covered=is_covered(connection, scope, found))
+    return found
+
+
+def preview_receipt(
+    connection: Connection, clock: Clock, scope: Scope, customer_id: UUID, start: datetime, end: datetime
+) -> Receipt | None:
+    """Return what ``issue_receipt`` would now issue, without an id (empty) and stored nowhere; ``None`` if empty."""
+    window = measure(connection, scope, customer_id, start, end)
+    return _draft(connection, clock, scope, customer_id, start, end, window) if window.parts else None
+
+
+def spans_of(window: Window) -> tuple[Span, ...]:
+    """Return the parts of ``window`` as a receipt states them."""
+    return tuple(Span(part.period.tree_id, part.period.period, part.first, part.last) for part in window.parts)
+
+
+def parts_of(connection: Connection, scope: Scope, customer_id: UUID, spans: Sequence[Span]) -> list[Part]:
+    """Return ``spans`` of a customer with their periods as they now stand."""
+    periods = {period.tree_id: period for period in list_periods(connection, scope, customer_id)} if spans else {}
+    return [Part(periods[one.tree_id], one.first, one.last) for one in spans]
 
 
 def find_receipt(connection: Connection, scope: Scope, receipt_id: str) -> Receipt | None:
     """Return one receipt, or ``None``."""
     row = connection.execute(_BY_ID, {"t": scope.plane, "id": receipt_id}).one_or_none()
     return None if row is None else _receipt(row)
+
+
+def find_owned_receipt(connection: Connection, scope: Scope, receipt_id: str) -> tuple[str, Receipt] | None:
+    """Return one receipt with its customer's external id; ``None`` also where that customer was erased."""
+    row = connection.execute(_OWNED, {"t": scope.plane, "id": receipt_id}).one_or_none()
+    return None if row is None else (row.external_id, _receipt(row))
+
+
+def find_receipt_by_root(connection: Connection, scope: Scope, customer_id: UUID, root: bytes) -> Receipt | None:
+    """Return the newest receipt of a customer with this proof root, or ``None``."""
+    row = connection.execute(_BY_ROOT, {"t": scope.plane, "who": customer_id, "root": root}).one_or_none()
+    return None if row is None else _receipt(row)
+
+
+def page_receipts(
+    connection: Connection,
+    scope: Scope,
+    *,
+    customer_id: UUID | None = None,
+    within: tuple[datetime, datetime] | None = None,
+    limit: int,
+    offset: int,
+) -> tuple[list[tuple[str, Receipt]], int]:
+    """Return receipts with their customers' external ids, newest first, and how many there are in all.
+
+    ``within``: only those whose window lies in this one.
+    """
+    which: list[ColumnElement[bool]] = []
+    parameters: dict[str, Any] = {"t": scope.plane}
+    if customer_id is not None:
+        which.append(receipt.c.customer_id == bindparam("who"))
+        parameters["who"] = customer_id
+    if within is not None:
+        which += [receipt.c.start >= bindparam("since"), receipt.c.end <= bindparam("until")]
+        parameters |= {"since": within[0], "until": within[1]}
+    total: int = connection.execute(_WITH_OWNER.where(*which).with_only_columns(func.count()), parameters).scalar_one()
+    rows = connection.execute(_LIST.where(*which), parameters | {"most": limit, "skip": offset})
+    return [(row.external_id, _receipt(row)) for row in rows], total
 
 
 def list_receipts(connection: Connection, scope: Scope, customer_id: UUID) -> list[Receipt]:
@@ -161,20 +248,46 @@ def later_revision(connection: Connection, scope: Scope, found: Receipt) -> Rece
     return _receipt(row) if row.revision > found.revision else None
 
 
+def end_of(found: Receipt, recorded_at: datetime) -> Place:
+    """Return the place of the last delta of a receipt, which was ``recorded_at``."""
+    return Place(found.spans[-1].period, found.spans[-1].last, recorded_at)
+
+
 def is_covered(connection: Connection, scope: Scope, found: Receipt) -> bool:
     """Tell whether a published checkpoint covers every delta of a receipt."""
-    rows = connection.execute(_TREES, {"t": scope.plane, "trees": [one.tree_id for one in found.spans]})
-    covered = {row.tree_id: row.psize for row in rows}
-    return all(one.last <= covered[one.tree_id] for one in found.spans)
+    return found in list_covered(connection, scope, [found])
 
 
-def proof_root(connection: Connection, scope: Scope, spans: Iterable[Span]) -> bytes:
-    """Return the RFC 6962 root over the leaf hashes of ``spans`` in order: for one whole period its record root."""
+def list_covered(connection: Connection, scope: Scope, receipts: Sequence[Receipt]) -> list[Receipt]:
+    """Return those of ``receipts`` of which a published checkpoint covers every delta."""
+    trees = sorted({span.tree_id for one in receipts for span in one.spans})
+    covered: dict[str, int] = {}
+    for start in range(0, len(trees), _AT_ONCE):
+        rows = connection.execute(_TREES, {"t": scope.plane, "trees": trees[start : start + _AT_ONCE]})
+        covered |= {row.tree_id: row.psize for row in rows}
+    return [one for one in receipts if all(span.last <= covered[span.tree_id] for span in one.spans)]
+
+
+_AT_ONCE = 500
+
+
+def proof_root(connection: Connection, scope: Scope, spans: Sequence[Span]) -> bytes:
+    """Return the RFC 6962 root over the leaf hashes of ``spans`` in order: for one whole period its record root.
+
+    Of one span that starts with its period, what is integrated comes from stored subtrees; every other leaf is read.
+    """
     frontier: list[bytes] = []
-    size = 0
+    size = done = 0
+    if len(spans) == 1 and spans[0].first == 0:
+        tree = spans[0].tree_id
+        row = connection.execute(_INTEGRATED, {"t": scope.plane, "tree": tree}).one()
+        if row.vsize >= spans[0].last:
+            return merkle.range_root(0, spans[0].last, tree_reader(connection, scope, tree))
+        size = done = row.vsize
+        frontier = merkle.split_hashes(row.frontier)
     for one in spans:
         hashes = connection.execute(
-            _HASHES, {"t": scope.plane, "tree": one.tree_id, "first": one.first, "last": one.last}
+            _HASHES, {"t": scope.plane, "tree": one.tree_id, "first": max(one.first, done), "last": one.last}
         ).scalars()
         size = merkle.push(frontier, size, hashes)
     return merkle.frontier_root(frontier)
@@ -198,29 +311,30 @@ def hash_reader(
     return read
 
 
-def _measure(
-    connection: Connection, scope: Scope, periods: list[Period], start: datetime, end: datetime
-) -> tuple[tuple[Span, ...], str, str]:
-    """Return what of ``periods`` (oldest first) lies in the window, and the totals before and after it."""
-    spans, opening, closing = [], Total(), Total()
-    wanted = Filter(since=start, until=end)
-    for period in periods:
-        first, last = _within(connection, scope, period, wanted)
-        opening.add(total_at(connection, scope, period, first))
-        closing.add(total_at(connection, scope, period, last))
-        if last > first:
-            spans.append(Span(period.tree_id, period.period, first, last))
-    return tuple(spans), opening.text, closing.text
-
-
-def _within(connection: Connection, scope: Scope, period: Period, wanted: Filter) -> tuple[int, int]:
-    begin, end = period.bounds
-    assert wanted.since is not None and wanted.until is not None  # noqa: PT018  set by the caller
-    if wanted.until <= begin:
-        return 0, 0
-    if wanted.since >= end:
-        return period.size, period.size
-    return span(connection, scope, period, wanted)
+def _draft(
+    connection: Connection,
+    clock: Clock,
+    scope: Scope,
+    customer_id: UUID,
+    start: datetime,
+    end: datetime,
+    window: Window,
+) -> Receipt:
+    spans = spans_of(window)
+    return Receipt(
+        "",
+        customer_id,
+        start,
+        end,
+        0,
+        spans,
+        window.recorded.count,
+        window.opening,
+        window.closing,
+        window.parts[-1].period.unit,
+        proof_root(connection, scope, spans),
+        clock.now(),
+    )
 
 
 def _receipt(row: Row[*tuple[Any, ...]]) -> Receipt:

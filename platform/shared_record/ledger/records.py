@@ -85,6 +85,12 @@ _PERIOD = _PERIODS.where(period_tree.c.period == bindparam("which"))
 _AT_SEQ = select(leaf.c.rx, leaf.c.total).where(
     leaf.c.tenant_id == _T, leaf.c.tree_id == _TREE, leaf.c.seq == bindparam("seq")
 )
+_RX_AT = (
+    select(leaf.c.seq, leaf.c.rx)
+    .where(leaf.c.tenant_id == _T, leaf.c.tree_id == _TREE, leaf.c.seq.in_(bindparam("probes", expanding=True)))
+    .order_by(leaf.c.seq)
+)
+_PROBES = 32
 _NEWEST_EPOCH = (
     select(epoch.c.n, epoch.c.ts)
     .select_from(
@@ -434,26 +440,40 @@ def total_at(connection: Connection, scope: Scope, period: Period, seq: int) -> 
 
 def span(connection: Connection, scope: Scope, period: Period, wanted: Filter) -> tuple[int, int]:
     """Return (first, last] of the ``seq`` that a filter's moments select; recorded time only grows with ``seq``."""
-    start, end = period.bounds
-    first, last = 0, period.size
-    if wanted.since is not None and wanted.since > start:
-        first = _before(connection, scope, period, wanted.since)
-    if wanted.until is not None and wanted.until < end:
-        last = _before(connection, scope, period, wanted.until)
+    first = 0 if wanted.since is None else count_before(connection, scope, period, wanted.since)
+    last = period.size if wanted.until is None else count_before(connection, scope, period, wanted.until)
     return first, last
 
 
-def _before(connection: Connection, scope: Scope, period: Period, moment: datetime) -> int:
-    """Return how many deltas of ``period`` were recorded before ``moment``: a binary search over the primary key."""
+def count_before(connection: Connection, scope: Scope, period: Period, moment: datetime) -> int:
+    """Return how many deltas of ``period`` were recorded before ``moment``; all belong within the period's month.
+
+    A search over the primary key: each step asks for ``_PROBES`` rows at once, so a million deltas take four steps.
+    """
+    start, end = period.bounds
+    if moment <= start:
+        return 0
+    if moment >= end:
+        return period.size
     low, high = 0, period.size
     while low < high:
-        middle = (low + high) // 2
-        row = connection.execute(_AT_SEQ, {"t": scope.plane, "tree": period.tree_id, "seq": middle + 1}).one()
-        if row.rx < moment:
-            low = middle + 1
-        else:
-            high = middle
+        step = (high - low) // (_PROBES + 1) + 1
+        probes = range(low + step, high + 1, step)
+        asked = {"t": scope.plane, "tree": period.tree_id, "probes": list(probes)}
+        for seq, rx in connection.execute(_RX_AT, asked):
+            if rx < moment:
+                low = seq
+            else:
+                high = seq - 1
+                break
     return low
+
+
+def records_between(
+    connection: Connection, scope: Scope, period: Period, after: int, upto: int, most: int
+) -> tuple[Record, ...]:
+    """Return at most ``most`` of the deltas of ``period`` with ``after < seq <= upto``, oldest first."""
+    return tuple(_rows(connection, scope, period, _ROWS_UP, after, upto, most))
 
 
 def _rows(

@@ -11,21 +11,23 @@ from uuid import UUID
 from sqlalchemy import BindParameter, Connection, bindparam, func, select
 
 from shared_record.db.engine import Database
-from shared_record.db.schema import checkpoint, job, log, period_tree
+from shared_record.db.schema import checkpoint, former_log, job, log, period_tree
 from shared_record.db.scope import Scope
 from shared_record.errors import UnavailableError
 from shared_record.ledger.locks import LockStore
 from shared_record.ledger.logs import SEQUENCER
 from shared_record.ledger.note import parse_checkpoint
+from shared_record.ledger.origin import number_of, start_of
 
 _T: BindParameter[UUID] = bindparam("t")
-_LOG = select(log.c.origin, log.c.size, log.c.halted).where(log.c.tenant_id == _T)
+_LOG = select(log).where(log.c.tenant_id == _T)
 _NEWEST = (
     select(checkpoint.c.size, checkpoint.c.created_at)
-    .where(checkpoint.c.tenant_id == _T, checkpoint.c.state == "published")
+    .where(checkpoint.c.tenant_id == _T, checkpoint.c.state == "published", checkpoint.c.size > bindparam("start"))
     .order_by(checkpoint.c.size.desc())
     .limit(1)
 )
+_FORMER = select(former_log.c.origin).where(former_log.c.tenant_id == _T).order_by(former_log.c.start)
 _BODY = select(checkpoint.c.body).where(checkpoint.c.tenant_id == _T, checkpoint.c.size == bindparam("size"))
 _BEHIND = (
     select(func.count())
@@ -68,9 +70,10 @@ def compare_with_store(db: Database, locks: LockStore, scope: Scope) -> StoreChe
     the store before it can be published.
     """
     with db.read(scope) as connection:
-        origin = connection.execute(_LOG, {"t": scope.plane}).one().origin
-        newest = connection.execute(_NEWEST, {"t": scope.plane}).one_or_none()
-        published: int = newest.size if newest else 0
+        state = connection.execute(_LOG, {"t": scope.plane}).one()
+        origin, start = state.origin, start_of(state.size)
+        newest = connection.execute(_NEWEST, {"t": scope.plane, "start": start}).one_or_none()
+        published = number_of(newest.size) if newest else 0
     try:
         stored = locks.read(origin)
     except (OSError, UnavailableError) as error:
@@ -86,8 +89,8 @@ def compare_with_store(db: Database, locks: LockStore, scope: Scope) -> StoreChe
     except ValueError as error:
         return StoreCheck(StoreState.DIFFERS, f"The lock store holds what is no checkpoint: {error}.")
     with db.read(scope) as connection:
-        known = connection.execute(_LOG, {"t": scope.plane}).one().size
-        body = connection.execute(_BODY, {"t": scope.plane, "size": size}).scalar_one_or_none()
+        known = connection.execute(_LOG, {"t": scope.plane}).one().size - start
+        body = connection.execute(_BODY, {"t": scope.plane, "size": start + size}).scalar_one_or_none()
     if size > known:
         return StoreCheck(StoreState.AHEAD, f"The lock store holds size {size} of {origin}, the database only {known}.")
     if stored != body:
@@ -103,7 +106,11 @@ def compare_with_store(db: Database, locks: LockStore, scope: Scope) -> StoreChe
 
 @dataclass(frozen=True, slots=True)
 class LogStatus:
-    """One log as its operator needs to see it. ``behind`` counts the period trees that no checkpoint covers in full."""
+    """One log as its operator needs to see it. ``behind`` counts the period trees that no checkpoint covers in full.
+
+    ``audited_at``, ``audit_findings`` and ``audit_problem``: when the worker's last audit ended, how many places it
+    found wrong, and the first of them. ``former`` are the origins that the log had before.
+    """
 
     origin: str
     size: int
@@ -116,6 +123,10 @@ class LogStatus:
     failures: int
     last_error: str | None
     store: StoreCheck
+    audited_at: datetime | None
+    audit_findings: int | None
+    audit_problem: str | None
+    former: tuple[str, ...]
 
 
 def read_status(db: Database, locks: LockStore, scope: Scope) -> LogStatus:
@@ -123,15 +134,16 @@ def read_status(db: Database, locks: LockStore, scope: Scope) -> LogStatus:
     of_tenant = {"t": scope.plane}
     with db.read(scope, snapshot=True) as connection:
         state = connection.execute(_LOG, of_tenant).one()
-        newest = connection.execute(_NEWEST, of_tenant).one_or_none()
+        newest = connection.execute(_NEWEST, of_tenant | {"start": start_of(state.size)}).one_or_none()
+        former = tuple(connection.execute(_FORMER, of_tenant).scalars())
         behind = connection.execute(_BEHIND, of_tenant).scalar_one()
         work = connection.execute(_JOB, of_tenant | {"kind": SEQUENCER}).one_or_none()
-    size = newest.size if newest else 0
+    size = number_of(newest.size) if newest else 0
     return LogStatus(
         origin=state.origin,
         size=size,
         newest_at=newest.created_at if newest else None,
-        unfinished=state.size - size,
+        unfinished=number_of(state.size) - size,
         behind=behind,
         halted=state.halted,
         holder=work.holder if work else None,
@@ -139,6 +151,10 @@ def read_status(db: Database, locks: LockStore, scope: Scope) -> LogStatus:
         failures=work.failures if work else 0,
         last_error=work.last_error if work else None,
         store=compare_with_store(db, locks, scope),
+        audited_at=state.audited_at,
+        audit_findings=state.audit_findings,
+        audit_problem=state.audit_problem,
+        former=former,
     )
 
 
