@@ -21,6 +21,7 @@ from shared_record.verifier.checks import MAX_LINE
 from shared_record.verifier.receipts import check_proof, read_receipt
 from shared_record.verifier.replay import Record, Replay, expect, present, record_of, typed
 from shared_record.verifier.trust import (
+    AnchorFile,
     Difference,
     KeySource,
     Outcome,
@@ -37,6 +38,7 @@ ALWAYS = {"README.txt", DETAILS, ENTRIES, "verify.html", "verify.py"}
 PROVED = {"epoch.json", "head.json", "policy", RECEIPT}
 MAX_FILES = 1000
 
+_ANCHOR = re.compile(r"anchors/(0|[1-9][0-9]{0,15})\.([a-z][a-z0-9_]{0,62})", re.ASCII)
 _KNOWN = re.compile(r"known-checkpoints/(0|[1-9][0-9]{0,15})\.note", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SELF_DIGEST = re.compile(r'"sha256":"([0-9a-f]{64})"\}\n\Z')
@@ -47,14 +49,33 @@ _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Ru
 Open = Callable[[str], IO[bytes]]
 
 
-def check_bundle(file: BinaryIO | Path, sources: Sequence[KeySource] = ()) -> Outcome:
+def check_bundle(
+    file: BinaryIO | Path, sources: Sequence[KeySource] = (), policy: note.Policy | None = None
+) -> Outcome:
     """Check a bundle: a ZIP file, an open seekable one, or the folder it was unpacked to."""
 
     def check(run: Run) -> None:
         with _opened(file) as (names, open_member):
             _check(names, open_member, run)
 
-    return conclude(Run(sources), check)
+    return conclude(Run(sources, policy=policy), check)
+
+
+def read_bundle_parts(file: BinaryIO | Path) -> tuple[Receipt, list[str], Callable[[], Iterator[str]]] | None:
+    """Return receipt, keys and entries of a bundle without judging what they say; ``None`` without a receipt.
+
+    The entries' texts are read anew with each call. What is no bundle is ``Unusable``, also while entries are read.
+    """
+
+    def entries() -> Iterator[str]:
+        with _opened(file) as (names, open_member), _open(ENTRIES, names, open_member) as stream:
+            yield from _Lines(ENTRIES, stream)
+
+    with _opened(file) as (names, open_member):
+        if RECEIPT not in _read_manifest(_read(MANIFEST, names, open_member)).digests:
+            return None
+        receipt = read_receipt(_read(RECEIPT, names, open_member))
+        return receipt, parsed("the policy", _policy_keys, _read("policy", names, open_member)), entries
 
 
 class _Manifest(NamedTuple):
@@ -100,16 +121,16 @@ def _check(names: set[str] | None, open_member: Open, run: Run) -> None:
     _check_rows(names, open_member, replay, manifest)
     run.checked.append(f"The file is a complete {FORMAT} bundle: {len(manifest.digests)} files have their digests.")
     replay.check_totals()
-    if receipt is None or receipt.window is None:
+    if receipt is None or receipt.window is None or receipt.window.root is None:
         raise Unusable("no checkpoint covers this record yet")
     _check_copies(receipt, texts)
     vkeys = parsed("the policy", _policy_keys, texts["policy"])
-    window = receipt.window
-    size, total = run.rows, run.total
+    root, size, total = receipt.window.root, run.rows, run.total
     head = check_proof(receipt, record.origin, vkeys, run)
     run.rows, run.total = size, total
-    replay.check_head(head, window.root)
+    replay.check_head(head, root)
     _check_known(receipt, texts, run)
+    run.anchors += _anchors(texts)
 
 
 # --- Reading ---------------------------------------------------------------------------------------------------------
@@ -152,7 +173,8 @@ def _manifest_of(text: str) -> _Manifest:
         if not _SHA256.fullmatch(typed(digests, name, str)):
             raise ValueError("a digest is not 64 hex digits")
     known = {name for name in digests if _KNOWN.fullmatch(name)}
-    if digests.keys() - known not in (ALWAYS, ALWAYS | PROVED) or bool(known) != (RECEIPT in digests):
+    anchors = {name for name in digests if _ANCHOR.fullmatch(name)}
+    if digests.keys() - known - anchors not in (ALWAYS, ALWAYS | PROVED) or bool(known) != (RECEIPT in digests):
         raise ValueError("it lists other files than a bundle has")
     return _Manifest(record_of(typed(fields, "record", dict)), digests)
 
@@ -260,3 +282,15 @@ def _check_known(receipt: Receipt, texts: Mapping[str, bytes], run: Run) -> None
             raise Difference(f"{name} is a checkpoint of another log or size")
         if known.size == newest.size and text != receipt.checkpoint:
             raise Difference(f"{name} is not the checkpoint of the receipt")
+
+
+def _anchors(texts: Mapping[str, bytes]) -> Iterator[AnchorFile]:
+    """Yield the anchors' proofs: each is base64 on one line, of the known checkpoint of the same size."""
+    for name, data in sorted(texts.items()):
+        if match := _ANCHOR.fullmatch(name):
+            known = texts.get(f"known-checkpoints/{match[1]}.note", b"")
+            try:
+                proof = note.b64decode(data.decode().removesuffix("\n"))
+            except ValueError:
+                proof = b""
+            yield AnchorFile(name, match[2], int(match[1]), hashlib.sha256(known).digest(), proof)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from shared_record.ledger import entry, merkle
-from shared_record.verifier.trust import Difference, Run, choose_keys, open_checkpoint, parsed
+from shared_record.ledger.origin import is_later_origin
+from shared_record.verifier.trust import Difference, Run, check_witnesses, choose_keys, open_checkpoint, parsed
 
 
 class Chain(NamedTuple):
@@ -36,7 +37,12 @@ def check_chain(head: entry.Head, chain: Chain, origin: str, vkeys: Sequence[str
     epoch = _check_epoch(head, chain, run)
     choose_keys(origin, vkeys, run)
     checkpoint = open_checkpoint(chain.checkpoint, run)
+    check_witnesses(chain.checkpoint, run)
     if checkpoint.origin != origin:
+        if is_later_origin(checkpoint.origin, origin):
+            raise Difference(
+                f"the log declared a new origin: the checkpoint is of {checkpoint.origin}, not of {origin}"
+            )
         raise Difference(f"the checkpoint is of the log {checkpoint.origin}, the record of {origin}")
     if chain.log_size not in (None, checkpoint.size):
         raise Difference(f"the proof has a log of {chain.log_size} epochs, the checkpoint one of {checkpoint.size}")
@@ -53,7 +59,7 @@ def _check_epoch(head: entry.Head, chain: Chain, run: Run) -> entry.Epoch:
     epoch = parsed("the epoch record", entry.parse_epoch, chain.epoch)
     if chain.slot_index != head.slot:
         raise Difference(f"the head is proved at slot {chain.slot_index}, its customer has slot {head.slot}")
-    if head.epoch != epoch.epoch:
+    if head.epoch > epoch.epoch:  # one that did not change since may be that of an earlier epoch
         raise Difference(f"the head is of epoch {head.epoch}, the epoch record is {epoch.epoch}")
     if chain.slot_count != epoch.slots:
         raise Difference(f"the proof has {chain.slot_count} slots, the epoch record {epoch.slots}")

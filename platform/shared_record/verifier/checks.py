@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from shared_record.ledger import entry, merkle, note
 from shared_record.verifier.chain import Chain, check_chain
-from shared_record.verifier.replay import Replay, expect, present, read_record, typed
+from shared_record.verifier.replay import Record, Replay, expect, present, read_record, typed
 from shared_record.verifier.trust import (
     NOT_CHECKED,
     Difference,
@@ -33,8 +33,14 @@ FORMAT = "shared-record/export@v1"
 MAX_LINE = 4 * 1024 * 1024
 
 
-def check_export(file: BinaryIO | Path, sources: Sequence[KeySource] = ()) -> Outcome:
-    """Check a JSON export. The first of ``sources`` that knows the log says which keys count; else the file's own."""
+def check_export(
+    file: BinaryIO | Path, sources: Sequence[KeySource] = (), policy: note.Policy | None = None
+) -> Outcome:
+    """Check a JSON export.
+
+    The first of ``sources`` that knows the log says which keys count; else the file's own. ``policy``: whose witnesses
+    and quorum count.
+    """
 
     def check(run: Run) -> None:
         if isinstance(file, Path):
@@ -43,7 +49,7 @@ def check_export(file: BinaryIO | Path, sources: Sequence[KeySource] = ()) -> Ou
         else:
             _check(file, run)
 
-    return conclude(Run(sources), check)
+    return conclude(Run(sources, policy=policy), check)
 
 
 class _Proof(NamedTuple):
@@ -51,6 +57,33 @@ class _Proof(NamedTuple):
     root: bytes
     vkeys: list[str]
     chain: Chain
+
+
+class ExportParts(NamedTuple):
+    """The blocks of an export, and the texts of its entries, which are read as they are asked for."""
+
+    record: Record
+    size: int
+    chain: Chain | None
+    vkeys: Sequence[str]
+    entries: Iterator[str]
+
+
+def read_export_parts(stream: BinaryIO) -> ExportParts:
+    """Read an export without judging what it says; what is none is ``Unusable``, also while entries are read."""
+    lines = read_lines(stream)
+    _read_format(lines)
+    record = parsed("the record block", read_record, _member(next(lines), "record"))
+    proof = parsed("the proof block", _read_proof, _member(next(lines), "proof"))
+    next(lines)
+    entries = (parsed("a row", _entry_text, row) for row in _rows(stream, lines))
+    return ExportParts(record, proof.size if proof else 0, proof and proof.chain, proof.vkeys if proof else (), entries)
+
+
+def _entry_text(line: str) -> str:
+    start = len('{"entry":')
+    _, end = entry.PROFILE_DECODER.raw_decode(line, start)
+    return line[start:end]
 
 
 def _check(stream: BinaryIO, run: Run) -> None:

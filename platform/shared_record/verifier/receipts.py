@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from shared_record.ledger import amounts, entry, merkle
+from shared_record.ledger import amounts, entry, merkle, note
 from shared_record.ledger.receipt import (
     HEADER,
     MAX_RECEIPT,
@@ -27,7 +27,7 @@ ROOT_NOT_CHECKED = (
 T = TypeVar("T")
 
 
-def check_receipt(given: str | bytes, sources: Sequence[KeySource] = ()) -> Outcome:
+def check_receipt(given: str | bytes, sources: Sequence[KeySource] = (), policy: note.Policy | None = None) -> Outcome:
     """Check a receipt. It names no key, so one of ``sources`` must know its log."""
 
     def check(run: Run) -> None:
@@ -36,7 +36,7 @@ def check_receipt(given: str | bytes, sources: Sequence[KeySource] = ()) -> Outc
         origin = receipt.checkpoint.partition("\n")[0]
         check_proof(receipt, origin, (), run)
 
-    return conclude(Run(sources), check)
+    return conclude(Run(sources, policy=policy), check)
 
 
 def read_receipt(given: str | bytes) -> Receipt:
@@ -73,7 +73,7 @@ def check_proof(receipt: Receipt, origin: str, vkeys: Sequence[str], run: Run) -
     else:
         count = receipt.window.size
         amount = _check_window(receipt.window, receipt.entry, delta, previous, row, run)
-    check_chain(head, _chain(receipt), origin, vkeys, run)
+    check_chain(head, chain_of(receipt), origin, vkeys, run)
     run.rows, run.total, run.covered = count, amount, count
     return head
 
@@ -114,9 +114,9 @@ def _check_window(
     opening = previous.total if previous else "0"
     if opening != window.opening:
         raise Difference(f"the opening total is {window.opening}, the entry before has {opening}")
-    if window.start:
+    if window.start and window.root is not None:
         run.not_checked.append(ROOT_NOT_CHECKED)
-    elif window.root != earlier_root(last):
+    elif not window.start and window.root != earlier_root(last):
         raise Difference(f"the root of the window is not that of the record's first {window.end} rows")
     amount = amounts.add(window.closing, "-" + opening if opening[0] != "-" else opening[1:])
     run.checked.append(
@@ -126,7 +126,8 @@ def _check_window(
     return amount
 
 
-def _chain(receipt: Receipt) -> Chain:
+def chain_of(receipt: Receipt) -> Chain:
+    """Return the part of ``receipt`` from the head on."""
     head = receipt.head
     return Chain(
         head=head.text,

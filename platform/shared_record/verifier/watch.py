@@ -6,12 +6,14 @@ a signed root, so it does not matter who served them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from shared_record.ledger import merkle
 from shared_record.ledger.entry import MAX_ENTRY, Epoch, parse_epoch
 from shared_record.ledger.note import Checkpoint, VerifierKey, open_note, parse_checkpoint, parse_policy
+from shared_record.ledger.origin import is_later_origin
+from shared_record.ledger.successor import MAX_SUCCESSOR, open_successor
 from shared_record.verifier.checks import Result
 
 WIDTH = 256
@@ -83,6 +85,8 @@ def _look(fetch: Fetch, seen: Seen | None, policy: str | None, shown: list[str])
     shown[0] = text = _text(fetch("checkpoint", MAX_CHECKPOINT), "the checkpoint")
     claimed = _claimed(text)
     if seen is not None and claimed.origin != seen.origin:
+        if is_later_origin(claimed.origin, seen.origin):
+            raise _Difference(f"the log declared a new origin: this is {claimed.origin}, no longer {seen.origin}")
         raise _Difference(f"this is the log {claimed.origin}, no longer {seen.origin}")
     if policy is not None:
         vkeys = _vkeys_of(policy, claimed)
@@ -98,8 +102,11 @@ def _look(fetch: Fetch, seen: Seen | None, policy: str | None, shown: list[str])
     if seen is None:
         if merkle.frontier_root(tiles.frontier(claimed.size)) != claimed.root:
             raise _Unusable(f"the tiles do not lead to the checkpoint of size {claimed.size}")
+        _refuse_successor(fetch, claimed, vkeys)
         return Report(Result.MATCHES, None, now, claimed.size, text, first_use=policy is None)
     before = _claimed(seen.note)
+    if claimed.size <= before.size:  # one that does not grow may have ended
+        _refuse_successor(fetch, before, vkeys)
     if claimed.size < before.size:
         raise _Difference(f"rollback: it shows size {claimed.size}, and showed {before.size} before")
     if claimed.size == before.size:
@@ -107,6 +114,30 @@ def _look(fetch: Fetch, seen: Seen | None, policy: str | None, shown: list[str])
             raise _Difference(f"fork: two signed checkpoints of size {claimed.size} have different roots")
         return Report(Result.MATCHES, None, now, claimed.size, text)
     return _extended(tiles, before, claimed, now)
+
+
+def _refuse_successor(fetch: Fetch, before: Checkpoint, vkeys: tuple[str, ...]) -> None:
+    """Raise if the log proves that it went on under a new origin; ``before`` is the newest of the old one."""
+    try:
+        found = open_successor(_text(fetch("successor", MAX_SUCCESSOR), "the proof of a new origin"))
+    except (OSError, ValueError, _Unusable):
+        return  # there is none, or none that proves anything
+    if not is_later_origin(found.origin, before.origin):
+        return
+    pinned = {VerifierKey.parse(vkey).public_key for vkey in vkeys}
+    known = any(key.public_key in pinned for key in found.signers)
+    whose = "the key known before" if known else f"a new key, {found.signers[0].fingerprint}: compare it"
+    told = f"the log declared a new origin, {found.origin}, signed by {whose}"
+    last = found.last
+    if last is None or last.origin != before.origin:
+        raise _Difference(f"{told}; it carries over no checkpoint of {before.origin}")
+    if last.size < before.size or (last.size == before.size and last.root != before.root):
+        raise _Difference(
+            f"{told}; what it carries over ends at size {last.size} and contradicts size {before.size}, seen before"
+        )
+    raise _Difference(
+        f"{told}; it carries over what was shown up to size {last.size}. Watch the new origin from now on"
+    )
 
 
 def _extended(tiles: _Tiles, before: Checkpoint, claimed: Checkpoint, now: Seen) -> Report:
@@ -138,6 +169,15 @@ def _extended(tiles: _Tiles, before: Checkpoint, claimed: Checkpoint, now: Seen)
         newest_at=epochs.newest.ts if epochs.newest else None,
         new_keys=added,
     )
+
+
+def subtree_roots(fetch: Fetch, size: int, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Return the roots of subtrees of the log at ``size``, from its tiles; ``OSError`` says why they cannot be had."""
+    tiles = _Tiles(fetch, size)
+    try:
+        return [tiles.root(start, end) for start, end in ranges]
+    except _Unusable as error:
+        raise OSError(str(error)) from error
 
 
 class _Epochs:
@@ -185,6 +225,10 @@ class _Tiles:
                 frontier.append(merkle.range_root(start, start + (1 << level), self._read))
                 start += 1 << level
         return frontier
+
+    def root(self, start: int, end: int) -> bytes:
+        """Return the root of one subtree."""
+        return merkle.range_root(start, end, self._read)
 
     def hash(self, index: int) -> bytes:
         """Return the hash of one leaf."""
