@@ -1,0 +1,1 @@
+"""Webhooks: the outbox of events, endpoints, and sending to them."""
