@@ -9,34 +9,53 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Context, Decimal, Inexact
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, Protocol
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
 
+from shared_record.errors import UnavailableError
+
 __all__ = [
     "API_VERSION",
+    "AnchorContext",
+    "AnchorProof",
+    "AnchorSettings",
+    "Anchored",
     "Challenge",
+    "CheckpointAnchor",
+    "Choice",
+    "Entitlements",
     "ExportFormat",
     "ExportOptions",
     "ExportRow",
     "ExportSummary",
+    "Fetch",
     "Field",
+    "Guessing",
     "MethodSettings",
     "NotMine",
     "Passed",
+    "Post",
     "RecordFacts",
     "RecordProof",
     "Refused",
+    "SendMail",
+    "ServiceDownError",
     "StepUpContext",
     "StepUpMethod",
+    "Tally",
     "ThemeRoot",
     "Verdict",
+    "csv_text",
     "hookimpl",
     "standalone_verifiers",
+    "utc_text",
 ]
 
 API_VERSION = 1
@@ -46,6 +65,27 @@ hookimpl = pluggy.HookimplMarker("shared_record")
 
 # --- Step-up methods -------------------------------------------------------------------------------------------------
 
+LONGEST_DEADLINE = 5.0
+MAX_STATE = 4096
+
+
+class Guessing(StrEnum):
+    """What a wrong answer to a method can be. It decides which limits the core puts on ``verify``."""
+
+    REUSED = "reused"
+    """The secret stays the same, e.g. a printed code: limits per client, device and record, and 100 in a row."""
+    ONE_TIME = "one-time"
+    """The code lives in one challenge: 5 tries each, and 25 a day per record. Wrong ones add to the 100 in a row."""
+    NONE = "none"
+    """There is nothing to guess, as when somebody else signs the person in: a challenge has one try."""
+
+
+class ServiceDownError(UnavailableError):
+    """Raise it where something elsewhere that a method needs does not work.
+
+    The method is then unavailable for this request (503), and that is no fault of the plugin.
+    """
+
 
 class MethodSettings(BaseModel):
     """Base of a method's settings: unknown keys are refused, so a misspelt setting is an error and not a surprise."""
@@ -53,12 +93,59 @@ class MethodSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Entitlements(Protocol):
+    """Who may pass, as the vendor listed it for this one customer."""
+
+    def email(self, text: str) -> str | None:
+        """Return the listed address that equals ``text``, capitals aside, or ``None``."""
+
+    def subject(self, issuer: str, subject: str) -> bool:
+        """Tell whether this subject of this issuer is listed."""
+
+    def domain(self, domain: str) -> bool:
+        """Tell whether addresses of this domain are listed."""
+
+    def pin(self, issuer: str, subject: str, email: str) -> bool:
+        """Tie an address to the subject that showed it first; ``False`` if it is tied to another one."""
+
+
+class Fetch(Protocol):
+    """Sends one HTTP request for the tenant, by the rules of the installation: no redirects, no long answers.
+
+    Whatever keeps an answer from coming in time is an ``OSError``; any answer is returned as status and body.
+    """
+
+    def __call__(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes = b"",
+        headers: Mapping[str, str] = ...,
+        timeout: float = LONGEST_DEADLINE,
+    ) -> tuple[int, bytes]:
+        """Return status and body of the answer."""
+
+
+class SendMail(Protocol):
+    """Hands one mail to the core, which queues it together with the challenge. It never tells whether it is sent.
+
+    ``to`` is an address, or ``None`` for a decoy: it costs the same and is never sent.
+    """
+
+    def __call__(self, to: str | None, subject: str, body: str) -> None:
+        """Hand over the mail; ``RuntimeError`` outside of ``start`` and ``again``, and for a second one."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepUpContext:
     """What the core tells a method about one attempt. It holds no key, no session and no other customer.
 
     ``matches_access_code(text)`` tells in constant time whether ``text`` is an access code now valid for this
-    customer; any text may be given.
+    customer; any text may be given. ``state`` and ``ticket`` belong to a challenge that ``start`` made: the bytes it
+    left, and a name for the challenge that nobody can guess. ``callback_url`` is where a browser sent elsewhere comes
+    back to, with the ticket as its query parameter ``state``. ``customer_secret`` is what the operator set for this
+    customer and method; ``tenant_secret(name)`` what was set for the tenant.
     """
 
     tenant_name: str
@@ -66,7 +153,25 @@ class StepUpContext:
     customer_label: str | None
     now: datetime
     settings: MethodSettings
+    choice: str
+    state: bytes = field(repr=False)
+    ticket: str = field(repr=False)
+    callback_url: str
+    customer_secret: bytes | None = field(repr=False)
+    entitlements: Entitlements = field(repr=False)
     matches_access_code: Callable[[str], bool] = field(repr=False)
+    tenant_secret: Callable[[str], bytes | None] = field(repr=False)
+    send_mail: SendMail = field(repr=False)
+    fetch: Fetch = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to use a method, as the chooser lists it. ``key`` is empty where there is only one."""
+
+    key: str
+    title: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +189,44 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What to show the person: fields to fill in. Data only; the core renders it."""
+    """What to show the person: a text, fields to fill in, or another site to go to. Data only; the core renders it.
 
-    fields: tuple[Field, ...]
+    Only ``start`` may give the last four: ``again`` labels a second button, ``redirect`` is an absolute URL to send
+    the browser to, ``state`` (4,096 bytes at most) is kept for ``verify``, and ``valid_for`` (a second to an hour) is
+    how long an answer is taken.
+    """
+
+    fields: tuple[Field, ...] = ()
     button: str = "Continue"
+    text: str = ""
+    again: str = ""
+    redirect: str = ""
+    state: bytes = field(default=b"", repr=False)
+    valid_for: timedelta = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """The person passed. ``subject_hint`` is shown in the access log; it grants nothing and selects nobody."""
+    """The person passed. ``subject_hint`` is shown in the access log; it grants nothing and selects nobody.
+
+    ``single_use`` (200 characters at most) names what the answer used up, if it may count once only: the core refuses
+    what this customer has already passed with by this method.
+    """
 
     subject_hint: str = ""
+    single_use: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The person did not pass. ``public_reason`` is shown to them and must hold no secret."""
+    """The person did not pass. ``public_reason`` is shown to them and must hold no secret.
+
+    ``event`` (a-z and _, 40 characters at most) adds ``<slug>.<event>`` to the vendor's audit log, where the vendor
+    should learn of more than one wrong answer.
+    """
 
     public_reason: str
+    event: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +240,9 @@ Verdict = Passed | Refused | NotMine
 class StepUpMethod(abc.ABC):
     """A way for a person to pass to the inner tier.
 
-    A method decides only whether the person passed. The core owns attempt limits, timing, CSRF, audit, the session and
-    what may then be seen; it calls the method that the tenant selected, by slug. An exception counts as a refusal.
+    A method decides only whether the person passed. The core owns attempt limits, timing, CSRF, challenges, audit, the
+    session and what may then be seen; it calls the method that the tenant selected, by slug. An instance serves one
+    request. An exception, or a call that takes longer than ``deadline``, counts as a refusal.
     """
 
     slug: ClassVar[str]
@@ -125,6 +251,15 @@ class StepUpMethod(abc.ABC):
     factor: ClassVar[str | None] = None
     """The ``factor`` of the JSON call ``/api/v1/c/{handle}/access/verify`` that this method answers, if any."""
     settings_model: ClassVar[type[MethodSettings]] = MethodSettings
+    guessing: ClassVar[Guessing] = Guessing.REUSED
+    needs_mail: ClassVar[bool] = False
+    """Whether it is of use only where the installation can send mail."""
+    deadline: ClassVar[float] = 2.0
+    """Seconds for one call; 5 at most."""
+
+    def choices(self, ctx: StepUpContext) -> tuple[Choice, ...]:  # noqa: ARG002  part of the contract
+        """Return the ways to use this method, for the chooser."""
+        return (Choice("", self.title, self.hint),)
 
     def availability(self, ctx: StepUpContext) -> bool:  # noqa: ARG002  part of the contract
         """Tell whether this method can be used by this customer now."""
@@ -132,14 +267,37 @@ class StepUpMethod(abc.ABC):
 
     @abc.abstractmethod
     def begin(self, ctx: StepUpContext) -> Challenge:
-        """Return what to show. Called for GET too, so it must change nothing and send nothing."""
+        """Return what to show first. Called for GET too, so it must change nothing and send nothing."""
+
+    def start(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Challenge | Refused:
+        """Take the answer to ``begin`` and return what to ask next. A method that defines this has two steps."""
+        raise NotImplementedError
+
+    def again(self, ctx: StepUpContext) -> None:
+        """Do once more what ``start`` did, e.g. send the same code again. Called where the challenge offers it."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def verify(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Verdict:
-        """Judge the ``answer`` (field name -> text as typed, untrusted)."""
+        """Judge the ``answer`` (field name -> text as typed, untrusted) to the last challenge."""
 
 
 # --- Export formats --------------------------------------------------------------------------------------------------
+
+_EXACT = Context(prec=60, traps=[Inexact])
+# What a spreadsheet may take for the start of a formula or a command, and the fullwidth forms of the same.
+_FORMULA_STARTS = tuple("=+-@|%\t\r\n\0＝＋－＠｜％")
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """What an anchor returned for one published checkpoint: ``note`` is its signed text, ``size`` that of the log."""
+
+    size: int
+    note: str
+    kind: str
+    proof: bytes
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +305,7 @@ class RecordProof:
     """What ties the first ``size`` rows of one period to a signed checkpoint.
 
     ``head``, ``epoch`` and ``checkpoint`` are the exact texts that were hashed and signed; paths are RFC 6962 audit
-    paths, leaf to root.
+    paths, leaf to root. ``anchors``: the newest of each kind, of this checkpoint or of an earlier one.
     """
 
     size: int
@@ -162,6 +320,7 @@ class RecordProof:
     log_path: tuple[bytes, ...]
     checkpoint: str
     vkeys: tuple[str, ...]
+    anchors: tuple[Anchored, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +402,40 @@ class ExportFormat(abc.ABC):
         """Write ``rows`` (in ``seq`` order, streamed, to be read once) to ``out`` in constant memory."""
 
 
+class Tally:
+    """Counts the rows that a format writes and adds up their amounts exactly: give it each row, return its summary."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._total = Decimal(0)
+        self._first: str | None = None
+        self._last: str | None = None
+
+    def add(self, row: ExportRow) -> None:
+        """Count one row."""
+        self.rows += 1
+        self._total = _EXACT.add(self._total, Decimal(row.amount))
+        self._first, self._last = self._first or row.record_id, row.record_id
+
+    @property
+    def summary(self) -> ExportSummary:
+        """What was counted so far."""
+        return ExportSummary(self.rows, f"{self._total.normalize(_EXACT):f}", self._first, self._last)
+
+
+def csv_text(value: str | None) -> str:
+    """Return text as a CSV cell that no spreadsheet runs: quoted, with an apostrophe before what starts a formula."""
+    if not value:
+        return ""
+    guard = "'" if value.startswith(_FORMULA_STARTS) else ""
+    return f'"{guard}{value.replace(chr(34), chr(34) * 2)}"'
+
+
+def utc_text(value: datetime) -> str:
+    """Return an aware moment as every surface writes it: UTC, milliseconds, ``Z``."""
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def standalone_verifiers() -> Mapping[str, bytes]:
     """Return the verifiers that a customer can run without us, file name to content: copy them verbatim."""
     folder = resources.files("shared_record").joinpath("verifier", "standalone")
@@ -257,3 +450,68 @@ class ThemeRoot:
     """A folder whose sub-folders are themes (``<slug>/theme.toml``, ``tokens.toml``, ``templates/``, ``static/``)."""
 
     path: Path
+
+
+# --- Checkpoint anchors ----------------------------------------------------------------------------------------------
+
+
+class Post(Protocol):
+    """Sends one HTTP POST for the tenant, by the rules of the installation: no redirects, no proxies, bounded answers.
+
+    Whatever keeps an answer from coming in time is an ``OSError``; any answer is returned as status and body.
+    """
+
+    def __call__(self, url: str, body: bytes, *, content_type: str, timeout: float) -> tuple[int, bytes]:
+        """Return status and body of the answer."""
+
+
+class AnchorSettings(BaseModel):
+    """Base of an anchor's settings: unknown keys are refused. A secret is never one of them, only a file's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorContext:
+    """What the core gives an anchor: the tenant's settings for it, the time, and a way to ask its service."""
+
+    settings: AnchorSettings
+    now: datetime
+    post: Post = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorProof:
+    """The bytes with which an anchor can show later that a note existed ``at`` that time; at most 1,000,000."""
+
+    kind: str
+    proof: bytes
+    at: datetime
+
+
+class CheckpointAnchor(abc.ABC):
+    """Something outside that attests when a published checkpoint existed, e.g. a time-stamp authority.
+
+    The core asks after the checkpoint is published, so nothing waits for it; what raises or takes too long is logged
+    and tried again later.
+    """
+
+    slug: ClassVar[str]
+    """Name in tenant files, kind of its proofs, and ending of the files they are exported as."""
+    title: ClassVar[str]
+    settings_model: ClassVar[type[AnchorSettings]] = AnchorSettings
+
+    @abc.abstractmethod
+    def anchor(self, note_digest: bytes, note: bytes, ctx: AnchorContext) -> AnchorProof:
+        """Return a proof for ``note``, a signed checkpoint, whose SHA-256 is ``note_digest``.
+
+        Whatever is wrong with the answer must raise: a proof that was returned is kept for ever.
+        """
+
+    @abc.abstractmethod
+    def verify(self, proof: bytes, note_digest: bytes, trusted: bytes) -> str:
+        """Judge a stored proof offline and say in words what it shows, e.g. "time-stamped by X at T".
+
+        ``trusted`` is what the reader trusts, as this kind of anchor understands it, and may be empty. A proof that
+        contradicts the digest, or is false, is a ``ValueError``; one that cannot be judged, a ``LookupError``.
+        """

@@ -41,6 +41,7 @@ _ROW = (
         customer.c.former_code_until,
         link.c.version,
         link.c.kid,
+        link.c.sealed_handle,
         link.c.issued_at,
         link.c.revoked_at,
     )
@@ -143,6 +144,7 @@ def reissue_link(
             tries=0,
             issued_at=clock.now(),
             revoked_at=None,
+            sealed_handle=None,
         ),
         {"t": scope.plane, "who": row.customer_id},
     )
@@ -259,6 +261,11 @@ def move_host(
     return show_link(connection, keys, scope, external_id)
 
 
+def handle_place(customer_id: UUID) -> str:
+    """Return the place that a handle printed elsewhere is sealed for."""
+    return f"link.sealed_handle/{customer_id}"
+
+
 def codes_now_valid(
     keys: KeyRing,
     plane: UUID,
@@ -288,14 +295,19 @@ def _primary(connection: Connection, scope: Scope) -> str | None:
 
 
 def _link(keys: KeyRing, scope: Scope, row: Row[*tuple[Any, ...]], primary: str | None) -> Link:
-    works = row.revoked_at is None
     return Link(
         row.customer_id,
         row.external_id,
         row.display_name,
-        keys.handle(row.kid, scope.plane, row.customer_id, row.version) if works else None,
+        _handle(keys, scope, row) if row.revoked_at is None else None,
         row.home_host or primary,
         row.policy or INHERIT,
         row.issued_at,
         row.revoked_at,
     )
+
+
+def _handle(keys: KeyRing, scope: Scope, row: Row[*tuple[Any, ...]]) -> str:
+    if row.sealed_handle is None:
+        return keys.handle(row.kid, scope.plane, row.customer_id, row.version)
+    return keys.open(row.sealed_handle, tenant=scope.plane, place=handle_place(row.customer_id)).decode()

@@ -7,6 +7,7 @@ under still stand. Whatever cannot be checked is no session.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Connection, Row, bindparam, select
+from sqlalchemy import BindParameter, Connection, Row, bindparam, func, select
 
 from shared_record.access import audit
 from shared_record.access.policy import Surface, needs_session
@@ -32,7 +33,17 @@ ABSOLUTE = timedelta(hours=12)
 TOUCH_EVERY = timedelta(minutes=1)
 MAX_COOKIES = 20
 """Session cookies of one browser that are looked up; each record has its own."""
+MAX_TRACED = 3
+"""Session cookies that opened nothing which are looked up wherever they may come from, for the log."""
+MAX_LIVE = 10
+"""Sessions that one link has at a time; a further one ends the oldest."""
+MAX_ENDED = 50
+"""Ended sessions that are kept of one link, for its access log."""
+KEPT = timedelta(days=30)
+"""How long an ended session is kept, for the access log of its link."""
 _COOKIE = re.compile(r"(?:__Host-)?sr-[0-9a-f]{8}")
+
+_log = logging.getLogger("shared_record.access")
 
 _T: BindParameter[UUID] = bindparam("t")
 _C: BindParameter[UUID] = bindparam("config_id")
@@ -119,6 +130,49 @@ _REVOKE = (
     .where(session.c.tenant_id == _T, session.c.sid_hash == bindparam("sid"), session.c.revoked_at.is_(None))
     .values(revoked_at=bindparam("now"))
 )
+_OF_CUSTOMER = (session.c.tenant_id == _T) & (session.c.customer_id == bindparam("who"))
+_NOT_OVER = session.c.revoked_at.is_(None) & (session.c.expires_at > bindparam("now", type_=session.c.expires_at.type))
+_NEWEST_FIRST = (session.c.created_at.desc(), session.c.sid_hash)
+_UNREVOKED = select(session.c.sid_hash).where(_OF_CUSTOMER, _NOT_OVER).order_by(*_NEWEST_FIRST)
+_OVER = select(session.c.sid_hash).where(_OF_CUSTOMER, ~_NOT_OVER).order_by(*_NEWEST_FIRST).offset(MAX_ENDED)
+_LIVE = (
+    select(session)
+    .select_from(
+        session.join(
+            customer,
+            (customer.c.tenant_id == session.c.tenant_id) & (customer.c.customer_id == session.c.customer_id),
+        )
+        .join(link, (link.c.tenant_id == session.c.tenant_id) & (link.c.customer_id == session.c.customer_id))
+        .join(tenant, tenant.c.tenant_id == _C)
+        .join(
+            tenant_method,
+            (tenant_method.c.tenant_id == tenant.c.tenant_id) & (tenant_method.c.slug == session.c.method),
+        )
+        .outerjoin(host, (host.c.tenant_id == tenant.c.tenant_id) & (host.c.host == session.c.host))
+    )
+    .where(
+        _OF_CUSTOMER,
+        _NOT_OVER,
+        session.c.last_seen_at > bindparam("idle_since", type_=session.c.last_seen_at.type),
+        session.c.tenant_epoch == tenant.c.epoch,
+        session.c.host_epoch == func.coalesce(host.c.epoch, 0),
+        session.c.link_epoch == link.c.epoch,
+        session.c.code_epoch == customer.c.code_epoch,
+        session.c.customer_epoch == customer.c.epoch,
+        session.c.method_epoch == tenant_method.c.epoch,
+        tenant_method.c.enabled,
+        link.c.revoked_at.is_(None),
+    )
+    .order_by(*_NEWEST_FIRST)
+)
+_RECENT = select(session).where(_OF_CUSTOMER).order_by(*_NEWEST_FIRST).limit(MAX_LIVE + MAX_ENDED)
+_REVOKE_ALL = session.update().where(_OF_CUSTOMER, session.c.revoked_at.is_(None)).values(revoked_at=bindparam("now"))
+_FORGET = session.delete().where(session.c.tenant_id == _T, session.c.sid_hash == bindparam("sid"))
+_SWEEP = session.delete().where(
+    session.c.tenant_id == _T,
+    (session.c.expires_at < bindparam("before", type_=session.c.expires_at.type))
+    | (session.c.revoked_at < bindparam("before", type_=session.c.expires_at.type)),
+)
 _TOUCH = (
     session.update()
     .where(session.c.tenant_id == _T, session.c.sid_hash == bindparam("sid"))
@@ -169,6 +223,19 @@ class OpenSession:
     def open_until(self) -> datetime:
         """When it ends unless it is used again."""
         return min(self.last_seen_at + IDLE, self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A session as its own reader may see it: when, how and where it was opened; never its id."""
+
+    reference: str
+    method: str
+    subject_hint: str
+    host: str
+    created_at: datetime
+    last_seen_at: datetime
+    is_this: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +294,16 @@ def visit(
     ``cookies``: the request's, without any name that occurred twice.
     """
     digest = handle_digest(handle)
-    parameters = {"digest": digest, "here": here.host, "sids": _sids(cookies)}
+    parameters: dict[str, Any] = {"digest": digest, "here": here.host, "sids": _sids(cookies)}
     for scope in _scopes(db, here, digest):
         with db.read(scope) as connection:
             rows = connection.execute(_VISIT, parameters | {"t": scope.plane, "config_id": scope.config}).all()
         if rows:
+            presented = _presented(rows[0], cookies, secure=secure)
+            if presented is not None and all(row.sid_hash != presented for row in rows):
+                _look_elsewhere(db, here, [presented])
             return _judge(scope, here, rows, cookies, clock.now(), secure=secure)
+    _look_elsewhere(db, here, parameters["sids"])
     return None
 
 
@@ -293,11 +364,12 @@ def issue(
     if (place.epoch if place else None) != seen.row.host_epoch or (place is not None and place.role != "serving"):
         return None
     sid = secrets.token_urlsafe(32)
+    sid_hash = hashlib.sha256(sid.encode()).digest()
     connection.execute(
         session.insert(),
         {
             "tenant_id": scope.plane,
-            "sid_hash": hashlib.sha256(sid.encode()).digest(),
+            "sid_hash": sid_hash,
             "customer_id": who,
             "host": seen.host,
             "method": method,
@@ -315,6 +387,7 @@ def issue(
     )
     if replaces is not None:
         connection.execute(_REVOKE, {"t": scope.plane, "sid": replaces, "now": now})
+    _make_room(connection, clock, scope, who, sid_hash)
     connection.execute(_RESET_TRIES, of_tenant)
     audit.record(
         connection,
@@ -323,9 +396,26 @@ def issue(
         "session.issued",
         actor="customer",
         customer_id=who,
-        detail={"method": method, "host": seen.host},
+        detail={"method": method, "host": seen.host, "session": reference_of(sid_hash)},
     )
     return sid, now + IDLE
+
+
+def _make_room(connection: Connection, clock: Clock, scope: Scope, who: UUID, newest: bytes) -> None:
+    """End the oldest sessions of a link that has too many, and forget the oldest that ended. Its row is locked."""
+    of = {"t": scope.plane, "who": who, "now": clock.now()}
+    others = [one for one in connection.execute(_UNREVOKED, of).scalars() if one != newest]
+    for sid_hash in others[MAX_LIVE - 1 :]:
+        connection.execute(_REVOKE, {"t": scope.plane, "sid": sid_hash, "now": of["now"]})
+        detail = {"session": reference_of(sid_hash), "reason": "more than the limit"}
+        audit.record(connection, scope, clock, "session.revoked", actor="system", customer_id=who, detail=detail)
+    for sid_hash in list(connection.execute(_OVER, of).scalars()):
+        connection.execute(_FORGET, {"t": scope.plane, "sid": sid_hash})
+
+
+def reference_of(sid_hash: bytes) -> str:
+    """Return what stands for a session in the audit trail: 64 bits of a hash of its hash."""
+    return hashlib.sha256(sid_hash).hexdigest()[:16]
 
 
 def end(db: Database, clock: Clock, seen: Visit) -> None:
@@ -335,9 +425,61 @@ def end(db: Database, clock: Clock, seen: Visit) -> None:
     with db.write(seen.scope) as connection:
         ended = connection.execute(_REVOKE, {"t": seen.scope.plane, "sid": seen.session.sid_hash, "now": clock.now()})
         if ended.rowcount:
+            detail = {"session": reference_of(seen.session.sid_hash), "reason": "closed"}
             audit.record(
-                connection, seen.scope, clock, "session.revoked", actor="customer", customer_id=seen.customer_id
+                connection,
+                seen.scope,
+                clock,
+                "session.revoked",
+                actor="customer",
+                customer_id=seen.customer_id,
+                detail=detail,
             )
+
+
+def end_all(db: Database, clock: Clock, seen: Visit) -> int:
+    """End every session of this link, in whatever browser; return how many that were."""
+    with db.write(seen.scope) as connection:
+        ended = connection.execute(
+            _REVOKE_ALL, {"t": seen.scope.plane, "who": seen.customer_id, "now": clock.now()}
+        ).rowcount
+        if ended:
+            detail = {"sessions": ended, "reason": "all closed"}
+            audit.record(
+                connection,
+                seen.scope,
+                clock,
+                "session.revoked",
+                actor="customer",
+                customer_id=seen.customer_id,
+                detail=detail,
+            )
+    return ended
+
+
+def list_live(connection: Connection, clock: Clock, seen: Visit) -> list[Device]:
+    """Return the sessions that are valid now, newest first."""
+    now = clock.now()
+    parameters = {"t": seen.scope.plane, "config_id": seen.scope.config, "who": seen.customer_id}
+    rows = connection.execute(_LIVE, parameters | {"now": now, "idle_since": now - IDLE})
+    return [_device(row, seen) for row in rows]
+
+
+def list_recent(connection: Connection, seen: Visit) -> list[Device]:
+    """Return the newest sessions that are kept, ended or not, newest first."""
+    return [_device(row, seen) for row in connection.execute(_RECENT, {"t": seen.scope.plane, "who": seen.customer_id})]
+
+
+def sweep(db: Database, clock: Clock, scope: Scope) -> int:
+    """Delete sessions that ended long ago; return how many."""
+    with db.write(scope) as connection:
+        return connection.execute(_SWEEP, {"t": scope.plane, "before": clock.now() - KEPT}).rowcount
+
+
+def _device(row: Row[*tuple[Any, ...]], seen: Visit) -> Device:
+    mine = seen.session is not None and seen.session.sid_hash == row.sid_hash
+    reference = reference_of(row.sid_hash)
+    return Device(reference, row.method, row.subject, row.host, row.created_at, row.last_seen_at, mine)
 
 
 def needs_touch(clock: Clock, found: OpenSession) -> bool:
@@ -381,32 +523,56 @@ def _judge(
     if here.config is not None and row.role != "serving":
         return None
     home = row.home_host or row.primary_host
+    presented = _presented(row, cookies, secure=secure)
+    found = next((one for one in rows if presented is not None and one.sid_hash == presented), None)
+    denial = None if found is None else _denial(found, here, now)
+    if denial is not None:
+        _log_denial(scope, here, denial)
     if may_move and home is not None and home != here.host:
         return Moved(home)
+    if found is None or denial is not None:
+        return Visit(scope, here.host, row, None)
+    opened = OpenSession(found.sid_hash, found.method, found.last_seen_at, found.expires_at)
+    return Visit(scope, here.host, found, opened)
+
+
+def _presented(row: Row[*tuple[Any, ...]], cookies: Mapping[str, str], *, secure: bool) -> bytes | None:
     mine = cookies.get(cookie_name(row.link_id, secure=secure))
-    sid_hash = hashlib.sha256(mine.encode()).digest() if mine else None
-    for candidate in rows:
-        if sid_hash is not None and candidate.sid_hash == sid_hash and _is_valid(candidate, here, now):
-            opened = OpenSession(sid_hash, candidate.method, candidate.last_seen_at, candidate.expires_at)
-            return Visit(scope, here.host, candidate, opened)
-    return Visit(scope, here.host, row, None)
+    return hashlib.sha256(mine.encode()).digest() if mine else None
 
 
-def _is_valid(row: Row[*tuple[Any, ...]], here: Here, now: datetime) -> bool:
-    issued = (row.s_tenant, row.s_host, row.s_link, row.s_code, row.s_customer, row.s_method)
-    current = (
-        row.tenant_epoch,
-        row.host_epoch or 0,
-        row.link_epoch,
-        row.code_epoch,
-        row.customer_epoch,
-        row.method_epoch,
-    )
-    return (
-        row.session_revoked_at is None
-        and row.session_host == here.host
-        and bool(row.method_enabled)
-        and issued == current
-        and now < row.expires_at
-        and now < row.last_seen_at + IDLE
-    )
+def _denial(row: Row[*tuple[Any, ...]], here: Here, now: datetime) -> str | None:
+    """Return why a session that exists opens nothing, or ``None`` if it is valid."""
+    epochs = {
+        "tenant changed": (row.s_tenant, row.tenant_epoch),
+        "host changed": (row.s_host, row.host_epoch or 0),
+        "link changed": (row.s_link, row.link_epoch),
+        "code rotated": (row.s_code, row.code_epoch),
+        "customer changed": (row.s_customer, row.customer_epoch),
+        "method changed": (row.s_method, row.method_epoch),
+    }
+    if row.session_host != here.host:
+        return "host mismatch"
+    if row.session_revoked_at is not None:
+        return "ended"
+    if not row.method_enabled:
+        return "method disabled"
+    if not (now < row.expires_at and now < row.last_seen_at + IDLE):
+        return "expired"
+    return next((reason for reason, (issued, current) in epochs.items() if issued != current), None)
+
+
+def _log_denial(scope: Scope, here: Here, reason: str) -> None:
+    """Tell the operator: looking at a page writes nothing, so it is no row of the trail."""
+    if reason == "host mismatch":
+        _log.warning("session.host_mismatch host=%s tenant=%s", here.host, scope.plane)
+    else:
+        _log.info("session.denied tenant=%s reason=%r", scope.plane, reason)
+
+
+def _look_elsewhere(db: Database, here: Here, digests: Sequence[bytes]) -> None:
+    """Tell the operator of cookies that were made on another host, perhaps another tenant's. They open nothing here."""
+    for digest in digests[:MAX_TRACED]:
+        found = lookup.find_session(db, digest)
+        if found is not None and found.host != here.host:
+            _log.warning("session.host_mismatch host=%s tenant=%s", here.host, found.tenant_id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, BinaryIO, cast
 from uuid import UUID
 
@@ -16,9 +17,10 @@ from shared_record.db.schema import customer, log
 from shared_record.db.scope import Scope
 from shared_record.errors import NotFoundError
 from shared_record.keys import KeyRing
+from shared_record.ledger.anchors import list_anchored
 from shared_record.ledger.proofs import prove_record
 from shared_record.ledger.records import Period, Record, find_period, stream_records
-from shared_record.plugin import ExportFormat, ExportOptions, ExportRow, ExportSummary, RecordFacts
+from shared_record.plugin import ExportFormat, ExportOptions, ExportRow, ExportSummary, RecordFacts, utc_text
 from shared_record.tenancy.tenants import read_tenant
 
 _CUSTOMER = (
@@ -30,12 +32,29 @@ _CUSTOMER = (
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A complete file: its name, what is in it, and the SHA-256 of its bytes."""
+    """A complete file: its name, what is in it and of which record, and the SHA-256 of its bytes."""
 
     filename: str
     summary: ExportSummary
+    record: RecordFacts
     sha256: bytes
     length: int
+
+    @property
+    def manifest(self) -> dict[str, object]:
+        """What the file holds and at which cut, for those who get it without opening it."""
+        root = self.record.proof.root if self.record.proof else None
+        return {
+            "rows": self.summary.rows,
+            "total": self.summary.total,
+            "firstId": self.summary.first_id,
+            "lastId": self.summary.last_id,
+            "root": base64.b64encode(root).decode("ascii") if root else None,
+            "covered": {"size": self.record.covered_size, "total": self.record.covered_total},
+            "asOf": utc_text(self.record.as_of),
+            "bytes": self.length,
+            "sha256": self.sha256.hex(),
+        }
 
 
 def build_export(
@@ -65,7 +84,7 @@ def build_export(
             f"{kind.slug} wrote {summary.rows} rows and {summary.total}, the ledger has {found.size} and {found.total}"
         )
     name = f"usage-{period}-{facts.customer_ref.partition('-')[2][:8]}.{kind.extension}"
-    return Built(name, summary, counted.digest(), counted.length)
+    return Built(name, summary, facts, counted.digest(), counted.length)
 
 
 def write_rows(
@@ -111,9 +130,13 @@ def _facts(
     tenant = read_tenant(connection, scope)
     person = connection.execute(_CUSTOMER, {"t": scope.plane, "who": customer_id}).one()
     start, end = period.bounds
+    proof = prove_record(connection, keys, scope, period.tree_id)
+    if proof is not None:
+        proof = replace(proof, anchors=list_anchored(connection, scope, proof))
     return RecordFacts(
         vendor=tenant.name,
-        log_origin=person.origin,
+        # A period that was closed under a former origin is proved by that one.
+        log_origin=proof.checkpoint.partition("\n")[0] if proof else person.origin,
         customer_ref=person.ref,
         tree_id=period.tree_id,
         period=period.period,
@@ -126,7 +149,7 @@ def _facts(
         total=period.total,
         covered_size=period.psize,
         covered_total=period.ptotal,
-        proof=prove_record(connection, keys, scope, period.tree_id),
+        proof=proof,
     )
 
 

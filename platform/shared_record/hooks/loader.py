@@ -19,7 +19,7 @@ import pluggy
 
 from shared_record.errors import ConfigurationError
 from shared_record.hooks import specs
-from shared_record.plugin import ExportFormat, StepUpMethod, ThemeRoot
+from shared_record.plugin import LONGEST_DEADLINE, CheckpointAnchor, ExportFormat, StepUpMethod, ThemeRoot
 
 GROUP = "shared_record"
 _SLUG = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
@@ -33,6 +33,7 @@ class Plugins:
     step_up_methods: dict[str, type[StepUpMethod]] = field(default_factory=dict)
     export_formats: dict[str, type[ExportFormat]] = field(default_factory=dict)
     theme_roots: list[Path] = field(default_factory=list)
+    checkpoint_anchors: dict[str, type[CheckpointAnchor]] = field(default_factory=dict)
     quarantined: dict[str, str] = field(default_factory=dict)
 
 
@@ -62,17 +63,21 @@ def _load(point: EntryPoint, plugins: Plugins) -> None:
             _refuse_tricks(implementation)
     methods = _collect(manager.hook.register_step_up_methods(), StepUpMethod, plugins.step_up_methods)
     formats = _collect(manager.hook.register_export_formats(), ExportFormat, plugins.export_formats)
+    anchors = _collect(manager.hook.register_checkpoint_anchors(), CheckpointAnchor, plugins.checkpoint_anchors)
     roots = [root for roots in manager.hook.register_theme_roots() for root in roots]
     for root in roots:
         if not isinstance(root, ThemeRoot) or not root.path.is_dir():
             raise ConfigurationError(f"register_theme_roots returned {root!r}, which is no folder of themes")
     plugins.step_up_methods.update(methods)
     plugins.export_formats.update(formats)
+    plugins.checkpoint_anchors.update(anchors)
     plugins.theme_roots.extend(root.path for root in roots)
 
 
 def _collect(
-    results: list[list[Any]], base: type[StepUpMethod] | type[ExportFormat], known: dict[str, Any]
+    results: list[list[Any]],
+    base: type[StepUpMethod] | type[ExportFormat] | type[CheckpointAnchor],
+    known: dict[str, Any],
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in (item for result in results for item in result):
@@ -80,6 +85,8 @@ def _collect(
             raise ConfigurationError(f"{item!r} is not a complete {base.__name__} class")
         if not (isinstance(item.slug, str) and _SLUG.fullmatch(item.slug)):
             raise ConfigurationError(f"{item.slug!r} is no slug: small letters, digits and _, at most 63")
+        if issubclass(item, StepUpMethod) and not 0 < item.deadline <= LONGEST_DEADLINE:
+            raise ConfigurationError(f"{item.slug}: a deadline is at most {LONGEST_DEADLINE:g} seconds")
         if item.slug in known or item.slug in found:
             raise ConfigurationError(f"there is already a {base.__name__} {item.slug!r}")
         found[item.slug] = item

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pluggy
 
-from shared_record.plugin import ExportFormat, StepUpMethod, ThemeRoot
+from shared_record.plugin import CheckpointAnchor, ExportFormat, StepUpMethod, ThemeRoot
 
 hookspec = pluggy.HookspecMarker("shared_record")
 
@@ -24,4 +24,10 @@ def register_export_formats() -> list[type[ExportFormat]]:
 @hookspec
 def register_theme_roots() -> list[ThemeRoot]:
     """Return folders with themes. A theme's slug must be unique over all plugins."""
+    raise NotImplementedError
+
+
+@hookspec
+def register_checkpoint_anchors() -> list[type[CheckpointAnchor]]:
+    """Return the anchors of this plugin. Those that a tenant's settings name are asked about its checkpoints."""
     raise NotImplementedError

@@ -1,7 +1,8 @@
 """From a host name to the tenant that owns it: equality on a unique column, with a bounded cache in front.
 
 The cache is a hint. It holds positive answers only, and is dropped whole when the installation's ``host_generation``
-has moved, which is looked at once a second; pages that matter read the host's epoch again in their own query.
+has moved, which is looked at once a second, and at once when ``hosts.news`` tells of a change; pages that matter read
+the host's epoch again in their own query.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from shared_record.db.schema.tenancy import installation
 from shared_record.db.scope import Scope
 from shared_record.errors import ConfigurationError, UnavailableError
 from shared_record.hosts.names import HostError, normalise_host
+from shared_record.hosts.news import HostNews
 
 MAX_ENTRIES: Final = 100_000
 CHECK_SECONDS: Final = 1.0
@@ -83,9 +85,14 @@ class Resolver:
     """
 
     def __init__(
-        self, db: Database, platform_hosts: Iterable[str], monotonic: Callable[[], float] = time.monotonic
+        self,
+        db: Database,
+        platform_hosts: Iterable[str],
+        monotonic: Callable[[], float] = time.monotonic,
+        news: HostNews | None = None,
     ) -> None:
         self._db = db
+        self._news = news or HostNews()
         self._monotonic = monotonic
         self._platform = {name: HostMatch(name, Role.PLATFORM, Source.SETTINGS) for name in _checked(platform_hosts)}
         self._lock = threading.Lock()
@@ -103,6 +110,7 @@ class Resolver:
         """
         if (known := self._platform.get(host)) is not None:
             return known
+        self._news.follow(self.look_again)
         try:
             self._follow_generation()
             with self._lock:
@@ -123,6 +131,11 @@ class Resolver:
         with self._lock:
             self._cache.pop(host, None)
             self._era += 1
+
+    def look_again(self) -> None:
+        """Have the next request compare the generation, however recently that was done."""
+        with self._lock:
+            self._checked_at = float("-inf")
 
     def _follow_generation(self) -> None:
         now = self._monotonic()

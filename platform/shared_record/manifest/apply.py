@@ -16,6 +16,7 @@ from shared_record.db.engine import Database
 from shared_record.db.schema import host, tenant_manifest
 from shared_record.db.scope import Scope
 from shared_record.errors import ConflictError
+from shared_record.hosts.news import HostNews
 from shared_record.hosts.resolver import bump_generation
 from shared_record.keys import KeyRing
 from shared_record.ledger.logs import create_log
@@ -67,6 +68,8 @@ def apply_tenants(
                     _write(connection, clock, task)
         if any(_touches_hosts(task.plan) for task in tasks):
             bump_generation(connection)
+    if any(_touches_hosts(task.plan) for task in tasks):
+        HostNews(settings.redis_url).announce()
     return [task.plan for task in tasks]
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from shared_record.errors import SharedRecordError
 from shared_record.hosts.names import claim_host
+from shared_record.ledger.note import WitnessKey
 from shared_record.manifest import lines
 from shared_record.manifest.problems import Problem, Report, quoted, suggest
 from shared_record.manifest.schema import SETTINGS, Manifest
@@ -25,12 +26,13 @@ _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$| \(at end of document\)$
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What this installation has: themes, methods with their settings, export formats, and the platform's own hosts."""
+    """What this installation has: themes, export formats, methods and anchors with their settings, its own hosts."""
 
     themes: Collection[str]
     methods: Mapping[str, type[BaseModel]]
     formats: Collection[str]
     platform_hosts: Collection[str] = ()
+    anchors: Mapping[str, type[BaseModel]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,14 @@ def _check_data(path: Path, data: dict[str, Any], report: Report, known: Known) 
     _check_theme(data, report, known)
     _check_formats(data, report, known)
     methods = _check_methods(data, report, known)
+    anchors = _check_anchors(data, report, known)
+    _check_witnesses(manifest, report)
     hosts = _check_hosts(data, report, known)
     if manifest is None or report.problems:
         return sorted(report.problems, key=lambda problem: problem.line)
     values = manifest.model_dump(mode="json", include=manifest.model_fields_set & set(SETTINGS))
+    if "anchors" in values:
+        values["anchors"] = [{"anchor": slug, "settings": settings} for slug, settings in anchors]
     return Checked(path.stem, report.file, values, hosts, methods)
 
 
@@ -211,23 +217,50 @@ def _check_formats(data: Mapping[str, Any], report: Report, known: Known) -> Non
 
 
 def _check_methods(data: Mapping[str, Any], report: Report, known: Known) -> tuple[tuple[str, dict[str, Any]], ...]:
-    methods: dict[str, dict[str, Any]] = {}
-    for index, entry in _items(data, "methods"):
-        slug = entry.get("method") if isinstance(entry, dict) else None
+    return _check_plugins(data, ("methods", "method", "step-up method"), known.methods, report)
+
+
+def _check_anchors(data: Mapping[str, Any], report: Report, known: Known) -> tuple[tuple[str, dict[str, Any]], ...]:
+    return _check_plugins(data, ("anchors", "anchor", "checkpoint anchor"), known.anchors, report)
+
+
+def _check_plugins(
+    data: Mapping[str, Any], names: tuple[str, str, str], known: Mapping[str, type[BaseModel]], report: Report
+) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Return the entries of one list as (slug, settings); ``names``: the list's key, an entry's key, and its noun."""
+    listed, key, noun = names
+    found: dict[str, dict[str, Any]] = {}
+    for index, entry in _items(data, listed):
+        slug = entry.get(key) if isinstance(entry, dict) else None
         if not isinstance(slug, str):
             continue
-        path: lines.Path = ("methods", index)
-        if slug not in known.methods:
-            message = f"there is no step-up method {quoted(slug)}."
-            report.add((*path, "method"), message, suggest(slug, known.methods, noun="step-up methods"))
+        path: lines.Path = (listed, index)
+        if slug not in known:
+            report.add((*path, key), f"there is no {noun} {quoted(slug)}.", suggest(slug, known, noun=f"{noun}s"))
             continue
-        if slug in methods:
-            report.add((*path, "method"), f"{quoted(slug)} is named twice.", "Keep one of the two.")
-        methods[slug] = {}
+        if slug in found:
+            report.add((*path, key), f"{quoted(slug)} is named twice.", "Keep one of the two.")
+        found[slug] = {}
         settings = entry.get("settings", {})
         if isinstance(settings, dict):
-            methods[slug] = _check_settings(known.methods[slug], settings, (*path, "settings"), report)
-    return tuple(methods.items())
+            found[slug] = _check_settings(known[slug], settings, (*path, "settings"), report)
+    return tuple(found.items())
+
+
+def _check_witnesses(manifest: Manifest | None, report: Report) -> None:
+    if manifest is None:
+        return
+    seen: set[str] = set()
+    for index, witness in enumerate(manifest.witnesses):
+        key = WitnessKey.parse(witness.vkey)
+        for same in (key.name, key.public_key.hex()):
+            if same in seen:
+                report.add(("witnesses", index, "vkey"), f"{quoted(key.name)} is named twice.", "Keep one of the two.")
+                break
+        seen |= {key.name, key.public_key.hex()}
+    if manifest.witness_quorum > len(manifest.witnesses):
+        message = f"asks for more witnesses than the {len(manifest.witnesses)} there are."
+        report.add(("witness_quorum",), message, "Lower it, or add witnesses.")
 
 
 def _check_settings(

@@ -93,7 +93,14 @@ _TYPES = {
     "string_too_short": ("is empty", "Write at least one character, or remove the line."),
     "string_pattern_mismatch": ("holds a character that is not allowed", "Write one line without control characters."),
 }
-_EXAMPLES = {"name": 'name = "Acme"', "host": 'host = "usage.acme.example"', "method": 'method = "access_code"'}
+_EXAMPLES = {
+    "name": 'name = "Acme"',
+    "host": 'host = "usage.acme.example"',
+    "method": 'method = "access_code"',
+    "anchor": 'anchor = "rfc3161"',
+    "vkey": 'vkey = "witness.example/w1+…"',
+    "url": 'url = "https://witness.example"',
+}
 
 
 def _in_words(error: ErrorDetails, known: Collection[str]) -> tuple[str, str]:
@@ -116,6 +123,10 @@ def _in_words(error: ErrorDetails, known: Collection[str]) -> tuple[str, str]:
             return f"{error['msg']}.", suggest(str(error["input"]), zones(), noun="zones")
         case "string_too_long":
             return f"is longer than {context['max_length']} characters.", "Shorten it."
+        case "witness_key":
+            return f"is {error['msg']}.", "Copy the key as the witness publishes it: name+id+key."
+        case "string_pattern_mismatch" if name == "url":
+            return f"{quoted(error['input'])} is no address.", "Begin with https:// or http://."
         case "model_type" if path[:1] == ("hosts",):
             return "must be a host name or a table.", 'Write "usage.acme.example", or { host = "usage.acme.example" }.'
         case _ if kind in _TYPES:
@@ -133,5 +144,9 @@ def _keys_at(path: tuple[str | int, ...]) -> Collection[str]:
             return ("host", "role", "primary")
         case ("methods", _, _):
             return ("method", "settings")
+        case ("anchors", _, _):
+            return ("anchor", "settings")
+        case ("witnesses", _, _):
+            return ("url", "vkey")
         case _:
             return Manifest.model_fields.keys()

@@ -9,6 +9,9 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from shared_record.ledger.note import WitnessKey
+from shared_record.ledger.tiles import GROUP
+
 
 @lru_cache(maxsize=1)
 def zones() -> frozenset[str]:
@@ -53,6 +56,30 @@ class MethodEntry(_Table):
     settings: dict[str, Any] = {}
 
 
+def _witness_key(vkey: str) -> str:
+    try:
+        key = WitnessKey.parse(vkey)
+        if key.name in ("none", GROUP):
+            raise ValueError(f"of a witness that cannot be called {key.name}")
+        return str(key)
+    except ValueError as error:
+        raise PydanticCustomError("witness_key", "{error}", {"error": str(error)}) from error
+
+
+class WitnessEntry(_Table):
+    """A witness: the prefix below which it takes checkpoints, and its verifier key."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=500)]
+    vkey: Annotated[str, AfterValidator(_witness_key)]
+
+
+class AnchorEntry(_Table):
+    """An anchor of checkpoints; ``settings`` are the plugin's own."""
+
+    anchor: str
+    settings: dict[str, Any] = {}
+
+
 class Manifest(_Table):
     """The whole file. What it does not mention it does not manage; the defaults are those of a new tenant."""
 
@@ -67,7 +94,13 @@ class Manifest(_Table):
     export_formats: list[str] = []
     checkpoint_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
     retention_days: Literal[7, 30, 90] | None = None
+    api_rate: Annotated[int, Field(ge=1, le=100_000)] = 100
+    api_burst: Annotated[int, Field(ge=1, le=100_000)] = 200
     methods: list[MethodEntry] = []
+    witnesses: list[WitnessEntry] = []
+    witness_quorum: Annotated[int, Field(ge=0, le=32)] = 0
+    anchors: list[AnchorEntry] = []
+    anchor_seconds: Annotated[int, Field(ge=60, le=86_400)] = 600
 
 
 SETTINGS = (
@@ -81,6 +114,12 @@ SETTINGS = (
     "export_formats",
     "checkpoint_seconds",
     "retention_days",
+    "api_rate",
+    "api_burst",
+    "witnesses",
+    "witness_quorum",
+    "anchors",
+    "anchor_seconds",
 )
 """The keys that are one value each; ``hosts`` and ``methods`` are compared item by item."""
 DEFAULTS: dict[str, Any] = {name: Manifest.model_fields[name].default for name in SETTINGS if name != "name"}

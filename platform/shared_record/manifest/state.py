@@ -12,7 +12,7 @@ from shared_record.db.scope import Scope
 from shared_record.manifest.plan import HOSTS, METHODS, ORDER, PRIMARY
 from shared_record.manifest.schema import SETTINGS
 from shared_record.tenancy.methods import list_methods
-from shared_record.tenancy.tenants import read_tenant
+from shared_record.tenancy.tenants import LISTS, read_tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def read_values(connection: Connection, scope: Scope) -> dict[str, Any]:
     """Return the tenant's settings, hosts and methods as flat JSON values; an absent tenant is ``NotFoundError``."""
     settings = asdict(read_tenant(connection, scope))
     settings["policy"] = settings["policy"].value
-    settings["export_formats"] = list(settings["export_formats"])
+    settings |= {name: list(settings[name]) for name in LISTS}
     values = {key: settings[key] for key in SETTINGS}
     hosts, methods = list_hosts(connection, scope), list_methods(connection, scope)
     values |= {HOSTS + row.host: row.role for row in hosts}

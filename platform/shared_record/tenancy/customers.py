@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import BindParameter, Connection, bindparam, select
 
-from shared_record.clock import Clock
+from shared_record.clock import Clock, rfc3339
 from shared_record.db.schema import customer, link, tenant
 from shared_record.db.scope import Scope
-from shared_record.errors import NotFoundError
+from shared_record.delivery import outbox
+from shared_record.delivery.events import CUSTOMER_CREATED
+from shared_record.errors import ConflictError, InvalidInputError, NotFoundError
 from shared_record.keys import KeyRing, handle_digest
 
+_EXTERNAL_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _T: BindParameter[UUID] = bindparam("t")
-_FIND = select(customer.c.external_id, customer.c.customer_id, customer.c.sealed_key).where(
+_FIND = select(customer.c.external_id, customer.c.customer_id, customer.c.sealed_key, customer.c.unit).where(
     customer.c.tenant_id == _T, customer.c.external_id.in_(bindparam("external_ids", expanding=True))
 )
 _TAKE_SLOTS = (
@@ -34,11 +38,12 @@ _INSERT_LINK = link.insert()
 
 @dataclass(frozen=True, slots=True)
 class CustomerKey:
-    """A customer's internal id and sealed key (``None`` once erased)."""
+    """A customer's internal id, sealed key (``None`` once erased), and unit where it is not the tenant's."""
 
     external_id: str
     customer_id: UUID
     sealed_key: bytes | None
+    unit: str | None
 
 
 def find_customers(connection: Connection, scope: Scope, external_ids: Iterable[str]) -> dict[str, CustomerKey]:
@@ -55,6 +60,7 @@ def create_customers(
     external_ids: Iterable[str],
     *,
     display_name: str | None = None,
+    unit: str | None = None,
 ) -> dict[str, CustomerKey]:
     """Return all of ``external_ids``, making those that do not exist yet, each with a slot and an issued link.
 
@@ -79,6 +85,7 @@ def create_customers(
                 "customer_id": customer_id,
                 "external_id": external_id,
                 "display_name": display_name,
+                "unit": unit,
                 "slot": slot,
                 "ref": f"s{slot}-{secrets.token_hex(8)}",
                 "sealed_key": sealed,
@@ -97,10 +104,62 @@ def create_customers(
                 "issued_at": now,
             }
         )
-        found[external_id] = CustomerKey(external_id, customer_id, sealed)
+        found[external_id] = CustomerKey(external_id, customer_id, sealed, unit)
     connection.execute(_INSERT_CUSTOMER, customers)
     connection.execute(_INSERT_LINK, links)
+    outbox.emit_many(connection, clock, scope, CUSTOMER_CREATED, [_created(row) for row in customers])
     return found
+
+
+def _created(row: dict[str, Any]) -> tuple[UUID, dict[str, Any]]:
+    """Return what ``customer.created`` tells of a fresh row."""
+    named = {"customerId": row["external_id"], "displayName": row["display_name"]}
+    return row["customer_id"], named | {"createdAt": rfc3339(row["created_at"])}
+
+
+def create_customer(
+    connection: Connection,
+    keys: KeyRing,
+    clock: Clock,
+    scope: Scope,
+    external_id: str,
+    *,
+    display_name: str | None = None,
+    unit: str | None = None,
+) -> CustomerKey:
+    """Make one customer; ``ConflictError`` (``CUSTOMER_EXISTS``) if there is one with this id, however it came."""
+    if not _EXTERNAL_ID.fullmatch(external_id):
+        raise InvalidInputError("A customerId has 1 to 128 characters: letters, digits, and _ . : -")
+    connection.execute(_TAKE_SLOTS, {"t": scope.plane, "count": 0})  # locks: nobody makes the same one meanwhile
+    if find_customers(connection, scope, [external_id]):
+        raise ConflictError(
+            f"there is a customer {external_id!r} already: a customer is made by its first delta too."
+            " Rename it instead, or choose another id.",
+            code="CUSTOMER_EXISTS",
+        )
+    made = create_customers(
+        connection, keys, clock, scope, [external_id], display_name=_label(display_name), unit=_label(unit, most=64)
+    )
+    return made[external_id]
+
+
+def rename_customer(connection: Connection, scope: Scope, external_id: str, display_name: str) -> None:
+    """Set what people call a customer; ``NotFoundError`` (``CUSTOMER_NOT_FOUND``)."""
+    found = require_customer(connection, scope, external_id)
+    connection.execute(
+        customer.update()
+        .where(customer.c.tenant_id == _T, customer.c.customer_id == bindparam("who"))
+        .values(display_name=bindparam("name")),
+        {"t": scope.plane, "who": found.customer_id, "name": _label(display_name)},
+    )
+
+
+def _label(text: str | None, *, most: int = 200) -> str | None:
+    if text is None:
+        return None
+    if not text.strip() or len(text) > most or not text.isprintable():
+        raise InvalidInputError(f"A name has 1 to {most} printable characters.")
+    return text.strip()
 
 
 def require_customer(connection: Connection, scope: Scope, external_id: str) -> CustomerKey:

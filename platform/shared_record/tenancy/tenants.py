@@ -30,17 +30,28 @@ SETTINGS = frozenset(
         "hide_amounts",
         "checkpoint_seconds",
         "retention_days",
+        "api_rate",
+        "api_burst",
         "export_formats",
+        "witnesses",
+        "witness_quorum",
+        "anchors",
+        "anchor_seconds",
         "state",
     }
 )
 """What ``update_tenant`` may change."""
+LISTS = ("export_formats", "witnesses", "anchors")
 _ENDS_SESSIONS = ("policy", "state")
 
 
 @dataclass(frozen=True, slots=True)
 class TenantSettings:
-    """The settings of a tenant, as its live row has them; both planes use them."""
+    """The settings of a tenant, as its live row has them; both planes use them.
+
+    ``witnesses``: ``{"url", "vkey"}``; ``anchors``: ``{"anchor", "settings"}``, ``anchor`` being the slug of a plugin's
+    class. Only the live log is witnessed and anchored.
+    """
 
     name: str
     policy: Policy
@@ -51,7 +62,13 @@ class TenantSettings:
     hide_amounts: bool
     checkpoint_seconds: int | None
     retention_days: int | None
+    api_rate: int
+    api_burst: int
     export_formats: tuple[str, ...]
+    witnesses: tuple[dict[str, str], ...]
+    witness_quorum: int
+    anchors: tuple[dict[str, Any], ...]
+    anchor_seconds: int
     state: str
     epoch: int
     public_id: str
@@ -96,7 +113,7 @@ def read_tenant(connection: Connection, scope: Scope) -> TenantSettings:
         raise NotFoundError("there is no such tenant.")
     values = dict(row)
     values["policy"] = Policy.stored(values["policy"])
-    values["export_formats"] = tuple(values["export_formats"])
+    values |= {name: tuple(values[name]) for name in LISTS}
     return TenantSettings(**values)
 
 
@@ -114,8 +131,7 @@ def update_tenant(
     values: dict[str, Any] = dict(changes)
     if "policy" in values:
         values["policy"] = Policy(values["policy"]).value
-    if "export_formats" in values:
-        values["export_formats"] = list(values["export_formats"])
+    values |= {name: list(values[name]) for name in LISTS if name in values}
     differs = [tenant.c[name] != values[name] for name in _ENDS_SESSIONS if name in values]
     if primary_host_changed:
         values["epoch"] = tenant.c.epoch + 1

@@ -11,8 +11,6 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from decimal import Context, Decimal, Inexact
 from importlib import resources
 from typing import IO, BinaryIO, ClassVar, Protocol, cast
 
@@ -23,12 +21,13 @@ from shared_record.plugin import (
     ExportSummary,
     RecordFacts,
     RecordProof,
+    Tally,
     hookimpl,
     standalone_verifiers,
+    utc_text,
 )
 
 FORMAT = "shared-record/bundle@v1"
-_EXACT = Context(prec=60, traps=[Inexact])
 _IN_MEMORY = 4 * 1024 * 1024
 
 
@@ -115,24 +114,21 @@ class _Replay:
         self.path: list[bytes] = []
         self._covered = proof.size if proof else 0
         self._frontier: list[bytes] = []
-        self._count, self._total = 0, Decimal(0)
-        self._ids: tuple[str | None, str | None] = (None, None)
+        self._tally = Tally()
 
     def add(self, row: ExportRow) -> None:
         self.entries.write(f"{row.entry}\n")
         self.details.write(f"{_details(row)}\n")
-        self._count += 1
-        self._total = _EXACT.add(self._total, Decimal(row.amount))
-        self._ids = (self._ids[0] or row.record_id, row.record_id)
-        if self._count == self._covered:
+        self._tally.add(row)
+        if self._tally.rows == self._covered:
             # Left of a tree's last leaf stand the complete subtrees of all others: they are its audit path.
             self.path = self._frontier[::-1]
             self.last_covered, self.closing = row.entry, row.running_total
-        elif self._count < self._covered:
+        elif self._tally.rows < self._covered:
             self._push(hashlib.sha256(b"\0" + row.entry.encode()).digest())
 
     def _push(self, h: bytes) -> None:
-        index = self._count - 1
+        index = self._tally.rows - 1
         while index & 1:
             h = hashlib.sha256(b"\1" + self._frontier.pop() + h).digest()
             index >>= 1
@@ -140,7 +136,7 @@ class _Replay:
 
     @property
     def summary(self) -> ExportSummary:
-        return ExportSummary(self._count, f"{self._total.normalize(_EXACT):f}", *self._ids)
+        return self._tally.summary
 
 
 def _details(row: ExportRow) -> str:
@@ -161,6 +157,9 @@ def _proved(proof: RecordProof, replay: _Replay) -> dict[str, bytes]:
         "policy": policy,
         "receipt.tlog-proof": _receipt(proof, replay),
     }
+    for anchored in proof.anchors:
+        files[f"known-checkpoints/{anchored.size}.note"] = anchored.note
+        files[f"anchors/{anchored.size}.{anchored.kind}"] = f"{_base64(anchored.proof)}\n"
     return {name: text.encode() for name, text in files.items()}
 
 
@@ -196,11 +195,11 @@ def _manifest(record: RecordFacts, digests: Mapping[str, str]) -> bytes:
         "customerRef": record.customer_ref,
         "treeId": record.tree_id,
         "period": record.period,
-        "start": _moment(record.start),
-        "end": _moment(record.end),
+        "start": utc_text(record.start),
+        "end": utc_text(record.end),
         "zone": record.zone,
         "unit": record.unit,
-        "asOf": _moment(record.as_of),
+        "asOf": utc_text(record.as_of),
         "size": record.size,
         "total": record.total,
         "covered": {"size": record.covered_size, "total": record.covered_total},
@@ -229,7 +228,3 @@ def _json(value: object) -> str:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _moment(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from decimal import Context, Decimal, Inexact
 from typing import BinaryIO, ClassVar
 
-from shared_record.plugin import ExportFormat, ExportOptions, ExportRow, ExportSummary, hookimpl
+from shared_record.plugin import (
+    ExportFormat,
+    ExportOptions,
+    ExportRow,
+    ExportSummary,
+    Tally,
+    csv_text,
+    hookimpl,
+    utc_text,
+)
 
 COLUMNS = (
     "record_id",
@@ -24,47 +30,53 @@ COLUMNS = (
     "adjusts",
     "receipt_id",
 )
-_EXACT = Context(prec=60, traps=[Inexact])
-# What a spreadsheet may take for the start of a formula or a command, and the fullwidth forms of the same.
-_FORMULA_STARTS = tuple("=+-@|%\t\r\n\0＝＋－＠｜％")
+END = "total"
+"""First cell of the last line."""
 
 
 class Csv(ExportFormat):
-    """Comma-separated values: a header line, then one line per delta. Numbers are exact and never altered."""
+    """Comma-separated values: a header line, one line per delta, and a last line with their count and exact sum.
+
+    Numbers are exact and never altered. A file without the last line was cut off.
+    """
 
     slug: ClassVar[str] = "csv"
     title: ClassVar[str] = "CSV"
     media_type: ClassVar[str] = "text/csv; charset=utf-8; header=present"
     extension: ClassVar[str] = "csv"
 
-    def write(self, rows: Iterable[ExportRow], out: BinaryIO, options: ExportOptions) -> ExportSummary:  # noqa: ARG002
-        """Write the header and ``rows``; a text cell that could run as a formula gets a leading apostrophe."""
-        writer = csv.writer(_Utf8(out), lineterminator="\r\n")
-        writer.writerow(COLUMNS)
-        count, total = 0, Decimal(0)
-        first_id: str | None = None
-        last_id: str | None = None
+    def write(self, rows: Iterable[ExportRow], out: BinaryIO, options: ExportOptions) -> ExportSummary:
+        """Write header, ``rows`` and last line; that has no amount, so the sum of the column stays what it was."""
+        tally = Tally()
+        _write_line(out, COLUMNS)
         for row in rows:
-            writer.writerow(
+            _write_line(
+                out,
                 (
-                    text_cell(row.record_id),
-                    row.seq,
-                    _moment(row.recorded_at),
+                    row.record_id,
+                    str(row.seq),
+                    utc_text(row.recorded_at),
                     row.used_at or "",
                     row.amount,
-                    text_cell(row.unit),
+                    csv_text(row.unit),
                     row.running_total,
-                    text_cell(row.state),
-                    text_cell(row.reference),
-                    text_cell(row.reason),
-                    text_cell(row.adjusts),
+                    row.state,
+                    csv_text(row.reference),
+                    csv_text(row.reason),
+                    row.adjusts or "",
                     row.receipt_id,
-                )
+                ),
             )
-            count += 1
-            total = _EXACT.add(total, Decimal(row.amount))
-            first_id, last_id = first_id or row.record_id, row.record_id
-        return ExportSummary(count, f"{total.normalize(_EXACT):f}", first_id, last_id)
+            tally.add(row)
+        found = tally.summary
+        ending = {
+            "record_id": END,
+            "sequence_in_period": str(found.rows),
+            "unit": csv_text(options.record.unit),
+            "running_total": found.total,
+        }
+        _write_line(out, (ending.get(name, "") for name in COLUMNS))
+        return found
 
 
 @hookimpl
@@ -73,22 +85,5 @@ def register_export_formats() -> list[type[ExportFormat]]:
     return [Csv]
 
 
-def text_cell(value: str | None) -> str:
-    """Return ``value`` so that no spreadsheet runs it: an apostrophe goes before a formula's first character."""
-    if value is None:
-        return ""
-    return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
-
-
-def _moment(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class _Utf8:
-    """The text side of a binary stream: all that ``csv.writer`` needs, and it closes nothing."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-
-    def write(self, text: str) -> int:
-        return self._out.write(text.encode())
+def _write_line(out: BinaryIO, cells: Iterable[str]) -> None:
+    out.write(f"{','.join(cells)}\r\n".encode())

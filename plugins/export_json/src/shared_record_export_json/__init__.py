@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from decimal import Context, Decimal, Inexact
 from typing import BinaryIO, ClassVar
 
 from shared_record.plugin import (
@@ -20,11 +18,12 @@ from shared_record.plugin import (
     ExportSummary,
     RecordFacts,
     RecordProof,
+    Tally,
     hookimpl,
+    utc_text,
 )
 
 FORMAT = "shared-record/export@v1"
-_EXACT = Context(prec=60, traps=[Inexact])
 
 
 class Json(ExportFormat):
@@ -44,16 +43,12 @@ class Json(ExportFormat):
             f'"proof":{_json(_proof(proof) if proof else None)},\n'
             f'"rows":['.encode()
         )
-        count, total = 0, Decimal(0)
-        first_id: str | None = None
-        last_id: str | None = None
+        tally = Tally()
         for row in rows:
-            out.write(f"{',' if count else ''}\n{_row(row)}".encode())
-            count += 1
-            total = _EXACT.add(total, Decimal(row.amount))
-            first_id, last_id = first_id or row.record_id, row.record_id
+            out.write(f"{',' if tally.rows else ''}\n{_row(row)}".encode())
+            tally.add(row)
         out.write(b"\n]}\n")
-        return ExportSummary(count, f"{total.normalize(_EXACT):f}", first_id, last_id)
+        return tally.summary
 
 
 @hookimpl
@@ -77,11 +72,11 @@ def _record(record: RecordFacts) -> dict[str, object]:
         "customerRef": record.customer_ref,
         "treeId": record.tree_id,
         "period": record.period,
-        "start": _moment(record.start),
-        "end": _moment(record.end),
+        "start": utc_text(record.start),
+        "end": utc_text(record.end),
         "zone": record.zone,
         "unit": record.unit,
-        "asOf": _moment(record.as_of),
+        "asOf": utc_text(record.as_of),
         "size": record.size,
         "total": record.total,
         "covered": {"size": record.covered_size, "total": record.covered_total},
@@ -111,7 +106,3 @@ def _json(value: object) -> str:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _moment(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
