@@ -1,0 +1,1 @@
+"""What a vendor puts on an invoice, and whether it can."""
