@@ -12,25 +12,46 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException, NotFound
 
+from shared_record import log
 from shared_record.access import sessions
+from shared_record.access.listed import listed
+from shared_record.access.mailing import mail_sink
 from shared_record.access.sessions import Visit
+from shared_record.access.stepup import StepUp
 from shared_record.access.throttle import Throttle
+from shared_record.access.views import ViewCounts
 from shared_record.clock import Clock, SystemClock
 from shared_record.db.engine import Database
+from shared_record.delivery.egress import Egress
+from shared_record.delivery.fetch import Fetcher
+from shared_record.delivery.mail import open_post
+from shared_record.delivery.occurrences import Occurrences
 from shared_record.errors import ConfigurationError, NotFoundError, SharedRecordError, UnavailableError
 from shared_record.hooks.loader import Plugins, load_plugins
 from shared_record.hosts.gate import Gate
+from shared_record.hosts.news import HostNews
 from shared_record.hosts.resolver import Resolver
 from shared_record.keys import KeyRing
 from shared_record.settings import Settings, load_settings
 from shared_record.theming.loader import load_themes
+from shared_record.web.api.access import access_api
 from shared_record.web.api.balance import balance
+from shared_record.web.api.checkpoints import checkpoints
+from shared_record.web.api.customers import customers
+from shared_record.web.api.dashboard import dashboard
 from shared_record.web.api.documents import documents_api
 from shared_record.web.api.envelope import failure
+from shared_record.web.api.invoicing import invoicing
 from shared_record.web.api.json_body import MAX_BODY
 from shared_record.web.api.openapi import openapi
+from shared_record.web.api.receipts import receipts_api
 from shared_record.web.api.record import record_api
+from shared_record.web.api.statement import middleware, statement
+from shared_record.web.api.usage import usage
+from shared_record.web.api.webhooks import deliveries, webhooks
+from shared_record.web.foreign import refuse_foreign
 from shared_record.web.headers import protect
+from shared_record.web.record.access_log import access_log
 from shared_record.web.record.receipts import receipts
 from shared_record.web.record.unlock import unlock
 from shared_record.web.record.views import record
@@ -41,15 +62,29 @@ from shared_record.web.system.assets import assets
 from shared_record.web.system.health import health
 from shared_record.web.tiers import check_tiers
 from shared_record.web.tlog.views import tlog, well_known
+from shared_record.web.told import count_view
 
 _log = logging.getLogger("shared_record.web")
 _DATABASE_GONE = (OperationalError, InterfaceError, PoolTimeoutError)
 
 MAX_FORM_BYTES = 64 * 1024
 
-SHARED = (assets, record, unlock, receipts, record_api, documents_api, tlog)
+SHARED = (assets, record, access_log, unlock, receipts, record_api, documents_api, statement, tlog)
 SERVING = (*SHARED, well_known)
-PLATFORM = (*SHARED, openapi, balance, health)
+_VENDOR = (
+    balance,
+    usage,
+    checkpoints,
+    receipts_api,
+    customers,
+    invoicing,
+    middleware,
+    dashboard,
+    webhooks,
+    deliveries,
+    access_api,
+)
+PLATFORM = (*SHARED, openapi, *_VENDOR, health)
 """What is mounted on branded hosts, and on the platform host."""
 
 
@@ -67,24 +102,45 @@ def create_app(
     The platform host has the vendor API and health; branded hosts have not even the routes. Records and static files
     exist on both.
     """
-    settings = settings or load_settings()
+    if settings is None:
+        settings = load_settings()
+        log.configure(settings.log_level)
     plugins = plugins or load_plugins()
     themes = load_themes(plugins.theme_roots)
     if "default" not in themes:
         raise ConfigurationError("no theme named `default` is installed; install shared-record[standard].")
+    db = db or Database(settings.sqlalchemy_url)
+    clock = clock or SystemClock()
+    resolver = Resolver(db, settings.platform_hosts, news=HostNews(settings.redis_url))
+    keys = keys or KeyRing.load(settings.keys_path)
+    throttle = Throttle(settings.redis_url)
+    fetch = Fetcher(Egress(settings.egress_allow))
     parts = Runtime(
         settings=settings,
-        db=db or Database(settings.sqlalchemy_url),
-        keys=keys or KeyRing.load(settings.keys_path),
-        clock=clock or SystemClock(),
+        db=db,
+        keys=keys,
+        clock=clock,
         plugins=plugins,
         themes=themes,
         renderer=Renderer(themes),
-        throttle=Throttle(settings.redis_url),
+        throttle=throttle,
+        step_up=StepUp(
+            db,
+            keys,
+            clock,
+            throttle,
+            plugins.step_up_methods,
+            settings.url_for_host,
+            mail=mail_sink(keys, clock) if open_post(settings) else None,
+            entitlements=listed(db, keys, clock),
+            fetch=lambda _seen: fetch,
+        ),
+        occurrences=Occurrences(db, clock),
+        views=ViewCounts(db, clock),
+        resolver=resolver,
     )
     serving = _flask("serving", parts, SERVING)
     platform = _flask("platform", parts, PLATFORM)
-    resolver = Resolver(parts.db, settings.platform_hosts)
     return Gate(resolver, settings, {"platform": platform, "serving": serving})
 
 
@@ -99,6 +155,7 @@ def _flask(name: str, parts: Runtime, blueprints: tuple[Any, ...]) -> Flask:
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     app.register_error_handler(Exception, _failed)
+    app.before_request(refuse_foreign)
     app.after_request(_finish(parts))
     check_tiers(app)
     return app
@@ -107,6 +164,7 @@ def _flask(name: str, parts: Runtime, blueprints: tuple[Any, ...]) -> Flask:
 def _finish(parts: Runtime) -> Callable[[Response], Response]:
     def finish(response: Response) -> Response:
         protect(response, secure=parts.secure)
+        count_view(response)
         seen: Visit | None = g.pop("visit", None)
         if seen is not None and seen.session is not None and sessions.needs_touch(parts.clock, seen.session):
             scope, sid_hash = seen.scope, seen.session.sid_hash
@@ -133,7 +191,9 @@ def _failed(error: Exception) -> Response:
     if isinstance(error, HTTPException):
         if error.response is not None:
             return error.response  # type: ignore[return-value]
-        return problem("This request cannot be answered", "Open the link on your invoice again.", error.code or 400)
+        page = problem("This request cannot be answered", "Open the link on your invoice again.", error.code or 400)
+        page.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+        return page
     if isinstance(error, (*_DATABASE_GONE, UnavailableError)):
         _log.error("unavailable: %s", type(error).__name__)
         return problem("The record cannot be shown now", "Nothing is lost. Try again in a moment.", 503, 5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from werkzeug.wrappers import Response
 
 PRE_SESSION = "sr-pre"
@@ -29,9 +31,9 @@ def host_name(name: str, *, secure: bool) -> str:
     return f"__Host-{name}" if secure else name
 
 
-def set_cookie(response: Response, name: str, value: str, *, secure: bool) -> None:
-    """Set a cookie for this host alone, gone with the browser session."""
-    response.set_cookie(name, value, secure=secure, httponly=True, samesite="Lax", path="/")
+def set_cookie(response: Response, name: str, value: str, *, secure: bool, max_age: timedelta | None = None) -> None:
+    """Set a cookie for this host alone; without ``max_age`` it is gone with the browser session."""
+    response.set_cookie(name, value, max_age=max_age, secure=secure, httponly=True, samesite="Lax", path="/")
 
 
 def clear_cookie(response: Response, name: str, *, secure: bool) -> None:

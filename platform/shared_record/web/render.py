@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,13 +12,23 @@ from typing import ClassVar, Protocol
 from flask import Response, url_for
 from jinja2 import Environment
 
+from shared_record.errors import ConfigurationError
+from shared_record.plugin import standalone_verifiers
 from shared_record.theming.loader import Theme, environment
 from shared_record.web.headers import IMMUTABLE
 from shared_record.web.record.pages import Assets, Shell
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "record" / "templates"
-MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".js": "text/javascript; charset=utf-8"}
+MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".js": "text/javascript; charset=utf-8",
+    ".py": "text/x-python; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+}
+TO_TAKE_AWAY = (".py", ".html")
+"""Files that are saved, not opened: they are not pages of this host."""
 
 
 class Page(Protocol):
@@ -45,16 +56,31 @@ class StaticFile:
 
 @cache
 def static_files() -> dict[str, StaticFile]:
-    """Return the core's static files, read once."""
-    return {path.name: StaticFile(path.name, path.read_bytes()) for path in STATIC.iterdir() if path.is_file()}
+    """Return the core's static files and the standalone verifiers, read once."""
+    files = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.is_file()}
+    files.update(standalone_verifiers())
+    files["verify.js"] = _script_of(files["verify.html"])
+    return {name: StaticFile(name, data) for name, data in files.items()}
+
+
+def static_url(name: str) -> str:
+    """Return the URL of one of the core's static files."""
+    return f"/static/{static_files()[name].digest}/{name}"
+
+
+def _script_of(page: bytes) -> bytes:
+    """Return the script of the one-file verifier, so that the served page runs the very same code."""
+    scripts = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
+    if len(scripts) != 1:
+        raise ConfigurationError("verify.html does not have one script")
+    found: bytes = scripts[0]
+    return found
 
 
 @cache
 def assets() -> Assets:
     """Return the URLs of the core's static files."""
-    files = static_files()
-    css, icon = files["record.css"], files["favicon.svg"]
-    return Assets(f"/static/{css.digest}/{css.name}", f"/static/{icon.digest}/{icon.name}")
+    return Assets(static_url("record.css"), static_url("favicon.svg"))
 
 
 def theme_css_url(theme: Theme) -> str:
@@ -80,4 +106,6 @@ def immutable(data: bytes | str, suffix: str) -> Response:
     """Return a static file whose URL changes with its content."""
     response = Response(data, mimetype=None, content_type=MEDIA_TYPES[suffix])
     response.headers["Cache-Control"] = IMMUTABLE
+    if suffix in TO_TAKE_AWAY:
+        response.headers["Content-Disposition"] = "attachment"
     return response

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from flask import Flask
+from flask import Flask, current_app
 
 from shared_record.access.policy import Surface
 from shared_record.errors import ConfigurationError
@@ -18,6 +18,7 @@ class Gatekeeper(StrEnum):
     NOBODY = "public: shows nothing of a tenant"
     STEP_UP = "the way in: shows the methods, never data"
     API_KEY = "an API key of the tenant"
+    BEARER = "a personal access token of the tenant"
 
 
 Tier = Surface | Gatekeeper
@@ -41,6 +42,11 @@ def tier_of(app: Flask, endpoint: str) -> Tier:
     if found is None:
         raise ConfigurationError(f"the route {endpoint} declares no tier")
     return found
+
+
+def declared_tier(endpoint: str | None) -> Tier | None:
+    """Return the tier of an endpoint of the application that handles this request; ``None`` where no route fits."""
+    return None if endpoint is None else tier_of(current_app, endpoint)
 
 
 def check_tiers(app: Flask) -> None:

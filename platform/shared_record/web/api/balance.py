@@ -12,6 +12,7 @@ from shared_record.ledger.intake import Accepted, Delta, Rejected, record_deltas
 from shared_record.ledger.records import find_delta
 from shared_record.web.api import models
 from shared_record.web.api.envelope import success
+from shared_record.web.api.once import REPLAYED
 from shared_record.web.api.operations import Call, Operation, blueprint, operation
 
 CONFLICTS = {"REFERENCE_CONFLICT"}
@@ -38,11 +39,8 @@ balance = blueprint("balance", "/api/v1/balance")
 )
 def emit(call: Call) -> Response:
     """Record one delta. A retry with the same ``referenceId`` gets the first answer's bytes again."""
-    [outcome] = record_deltas(call.app.db, call.app.keys, call.app.clock, call.scope, [call.body])
-    if isinstance(outcome, Rejected):
-        raise _refusal(outcome)
-    replayed = {"Idempotent-Replayed": "true"} if outcome.replayed else None
-    return success(models.emitted(outcome), 201, replayed)
+    app, once = call.app, call.once(_emitted)
+    return _emitted(record_deltas(app.db, app.keys, app.clock, call.scope, [call.body], once=once))
 
 
 @operation(
@@ -60,14 +58,18 @@ def emit(call: Call) -> Response:
         examples={"two": {"deltas": [EXAMPLE, EXAMPLE | {"customerId": "cust_eastwind", "delta": -2}]}},
     ),
 )
-def emit_batch(call: Call) -> dict[str, object]:
+def emit_batch(call: Call) -> Response:
     """Record 1 to 100 deltas in one transaction; there is one result per item, in order."""
     items: Sequence[models.BatchItem] = call.body
+
+    def answer(outcomes: list[Accepted | Rejected]) -> Response:
+        return success(models.batch_answer(items, outcomes), 201)
+
     deltas = [item for item in items if isinstance(item, Delta)]
-    outcomes: list[Accepted | Rejected] = []
-    if deltas:
-        outcomes = record_deltas(call.app.db, call.app.keys, call.app.clock, call.scope, deltas)
-    return models.batch_answer(items, outcomes)
+    if not deltas:
+        return answer([])
+    app, once = call.app, call.once(answer)
+    return answer(record_deltas(app.db, app.keys, app.clock, call.scope, deltas, once=once))
 
 
 @operation(
@@ -84,6 +86,13 @@ def delta_status(call: Call, record_id: str) -> dict[str, object]:
     if found is None:
         raise NotFoundError("No such record.")
     return models.status_answer(found)
+
+
+def _emitted(outcomes: list[Accepted | Rejected]) -> Response:
+    [outcome] = outcomes
+    if isinstance(outcome, Rejected):
+        raise _refusal(outcome)
+    return success(models.emitted(outcome), 201, REPLAYED if outcome.replayed else None)
 
 
 def _refusal(rejected: Rejected) -> ConflictError | InvalidInputError:

@@ -18,6 +18,7 @@ from shared_record.errors import (
     AccessDeniedError,
     ConflictError,
     InvalidInputError,
+    LimitedError,
     NotFoundError,
     SharedRecordError,
     UnavailableError,
@@ -32,6 +33,7 @@ _STATUSES: tuple[tuple[type[SharedRecordError], int], ...] = (
     (InvalidInputError, 400),
     (NotFoundError, 404),
     (ConflictError, 409),
+    (LimitedError, 429),
     (UnavailableError, 503),
 )
 _HTTP_ERRORS = {
@@ -47,9 +49,15 @@ _DATABASE_GONE = (OperationalError, InterfaceError, PoolTimeoutError)
 log = logging.getLogger(__name__)
 
 
-def success(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return ``{"success": true, "data": …}``; ``data`` may hold ``orjson.Fragment`` where literals must be exact."""
-    return _respond({"success": True, "data": data}, status, headers or {})
+def success(
+    data: object, status: int = 200, headers: Mapping[str, str] | None = None, *, dashboard: bool = False
+) -> Response:
+    """Return ``{"success": true, "data": …}``; ``data`` may hold ``orjson.Fragment`` where literals must be exact.
+
+    ``dashboard``: with ``statusCode`` too, which some clients of ``/dashboard/`` look for.
+    """
+    code = {"statusCode": status} if dashboard else {}
+    return _respond({"success": True, **code, "data": data}, status, headers or {})
 
 
 def failure(error: Exception) -> Response:
@@ -87,10 +95,11 @@ def _domain_failure(error: SharedRecordError, status: int) -> Response:
     headers = {}
     if isinstance(error, AccessDeniedError) and status == 401:
         headers["WWW-Authenticate"] = error.challenge
-    if status == 503:
+    wait = error.retry_after if isinstance(error, LimitedError) else RETRY_AFTER_SECONDS if status == 503 else 0
+    if wait:
         # Both spellings: clients of the contract read the body first, and obey either without an upper bound.
-        body["retryAfterSeconds"] = RETRY_AFTER_SECONDS
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        body["retryAfterSeconds"] = wait
+        headers["Retry-After"] = str(wait)
     return _error(status, body, headers)
 
 
@@ -101,12 +110,17 @@ def _http_failure(error: HTTPException) -> Response:
     return _error(status, {"code": code, "message": message}, {"Allow": allowed} if allowed else {})
 
 
+def _respond(body: object, status: int, headers: Mapping[str, str]) -> Response:
+    return respond(orjson.dumps(body), status, headers)
+
+
 def _error(status: int, error: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     return _respond({"success": False, "statusCode": status, "error": error}, status, headers or {})
 
 
-def _respond(body: object, status: int, headers: Mapping[str, str]) -> Response:
-    response = Response(orjson.dumps(body), status, content_type="application/json")
+def respond(body: bytes, status: int, headers: Mapping[str, str]) -> Response:
+    """Return an answer of the API that is JSON already."""
+    response = Response(body, status, content_type="application/json")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.extend(headers)

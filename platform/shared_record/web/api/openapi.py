@@ -53,7 +53,7 @@ _ERROR = {
 }
 _FAILURES = {
     "400": "A field or parameter cannot be accepted; `details` names every one. Nothing was written.",
-    "401": "The key is missing or not valid.",
+    "401": "The key is missing or not valid, or this part of the record opens with a further step.",
     "403": "The key lacks the scope, or this caller may not see this.",
     "404": "There is no such thing in this data plane.",
     "409": "The request contradicts what is recorded.",
@@ -76,7 +76,7 @@ _IDEMPOTENCY_KEY = {
     "in": "header",
     "required": False,
     "description": "The same key and body get the first answer again, for 30 days.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
 }
 
 
@@ -125,7 +125,7 @@ def describe(app: Flask) -> dict[str, Any]:
 def _schemas(declared: list[Operation]) -> dict[str, Any]:
     models: set[type[BaseModel]] = set()
     for one in declared:
-        models |= {one.answer} | ({one.body} if one.body else set())
+        models |= ({one.answer} if _is_json(one) else set()) | ({one.body} if one.body else set())
     ordered = sorted(models, key=lambda model: model.__name__)
     _, schema = models_json_schema(
         [(model, "validation") for model in ordered], ref_template=_REFERENCE, schema_generator=_Schema
@@ -150,9 +150,10 @@ class _Schema(GenerateJsonSchema):
 
 
 def _operation(rule: str, declared: Operation, view: Callable[..., Any]) -> dict[str, Any]:
+    tag = view.__module__.rpartition(".")[2]
     found: dict[str, Any] = {
-        "operationId": to_camel(view.__name__),
-        "tags": [view.__module__.rpartition(".")[2]],
+        "operationId": to_camel(f"{tag}_{view.__name__}"),
+        "tags": [tag],
         "summary": declared.summary,
         "description": cleandoc(view.__doc__ or ""),
         "security": _security(declared),
@@ -178,6 +179,8 @@ def _operation(rule: str, declared: Operation, view: Callable[..., Any]) -> dict
 def _security(declared: Operation) -> list[dict[str, list[str]]]:
     if declared.tier is Gatekeeper.API_KEY:
         return [{"apiKey": []}]
+    if declared.tier is Gatekeeper.BEARER:
+        return [{"personal": []}]
     return [] if declared.tier is Gatekeeper.NOBODY else [{}, {"session": []}]
 
 
@@ -207,12 +210,16 @@ def _without_null(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _responses(declared: Operation) -> dict[str, Any]:
     data = _reference(declared.answer.__name__)
+    words = cleandoc(declared.answer.__doc__ or declared.summary)
     envelope = {
         "type": "object",
         "required": ["success", "data"],
         "properties": {"success": {"const": True}, "data": data},
     }
-    found = {str(declared.status): _response(cleandoc(declared.answer.__doc__ or declared.summary), envelope)}
+    found = {str(declared.status): _response(words, envelope)}
+    if declared.media_type:
+        schema = {"schema": data} if _is_json(declared) else {}
+        found = {str(declared.status): {"description": words, "content": {declared.media_type: schema}}}
     if declared.idempotent:
         found["202"] = _response("An earlier request with this key is still running.", _reference("Pending"))
     for status in _failures(declared):
@@ -220,10 +227,14 @@ def _responses(declared: Operation) -> dict[str, Any]:
     return found
 
 
+def _is_json(declared: Operation) -> bool:
+    return declared.media_type in (None, "application/json")
+
+
 def _failures(declared: Operation) -> list[str]:
-    keyed = ["401", "403", "429"] if declared.tier is Gatekeeper.API_KEY else ["403", "409", "429"]
+    moved = [] if declared.tier is Gatekeeper.API_KEY else ["409"]
     body = ["409", "413", "415"] if declared.body else []
-    return sorted({"400", "404", "503", *keyed, *body})
+    return sorted({"400", "401", "403", "404", "429", "503", *moved, *body})
 
 
 def _response(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:

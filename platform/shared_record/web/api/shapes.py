@@ -32,6 +32,7 @@ from shared_record.ledger.amounts import canonical, parse_amount
 from shared_record.web.api.json_body import Number, pointer
 
 CUSTOMER_ID = r"^[A-Za-z0-9_.:-]{1,128}$"
+PERIOD = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
 
 
 class Body(BaseModel):
@@ -90,6 +91,7 @@ def read_query(model: type[Shape], arguments: MultiDict[str, str], now: datetime
 CustomerId = Annotated[str, Field(pattern=CUSTOMER_ID, examples=["cust_northwind"])]
 RecordId = Annotated[str, Field(min_length=1, max_length=64, examples=["rec_8s2v0c3k1m5p7q9t"])]
 ReferenceId = Annotated[str, Field(min_length=1, max_length=255, examples=["job-9"])]
+PeriodName = Annotated[str, Field(pattern=PERIOD, examples=["2026-11"])]
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-11-22T09:00:00.000Z"])]
 Hash = Annotated[str, Field(pattern="^0x[0-9a-f]{64}$")]
 ExactText = Annotated[str, Field(description="The exact decimal, as text.", examples=["-5"])]
@@ -163,7 +165,10 @@ _WORDS = {
     "too_short": "This has at least {min_length} items.",
     "too_long": "This has at most {max_length} items.",
 }
-_PATTERNS = {CUSTOMER_ID: "A customerId has 1 to 128 characters: letters, digits, and _ . : -"}
+_PATTERNS = {
+    CUSTOMER_ID: "A customerId has 1 to 128 characters: letters, digits, and _ . : -",
+    PERIOD: "A period is a UTC month, YYYY-MM.",
+}
 _MIDDLEWARE_FIELD = "vendorAccountId belongs to middleware tenants; this tenant records for itself. Leave it out."
 
 

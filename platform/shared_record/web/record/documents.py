@@ -6,7 +6,7 @@ The id alone opens the outer tier: vendor, window, count, totals, root and check
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from flask import request
@@ -21,7 +21,8 @@ from shared_record.db.lookup import ProofRow
 from shared_record.errors import AccessDeniedError, NotFoundError
 from shared_record.hosts.gate import client_address
 from shared_record.ledger.amounts import subtract
-from shared_record.ledger.proofs import Published, newest_checkpoint, prove_delta, prove_record, write_receipt
+from shared_record.ledger.anchors import list_anchored
+from shared_record.ledger.proofs import Published, covering_checkpoint, prove_delta, prove_record, write_receipt
 from shared_record.ledger.receipts import Receipt, Span, find_receipt, is_covered, later_revision
 from shared_record.ledger.records import Record, find_by_hash, recorded_between
 from shared_record.plugin import RecordProof
@@ -166,8 +167,12 @@ def _of_receipt(connection: Connection, seen: Visit, found: Receipt) -> Document
     _, last_at = recorded_between(connection, scope, last.tree_id, last.last, last.last)
     chains: tuple[Chain, ...] = ()
     if covered and seen.may_see(Surface.DETAIL):
-        proofs = (prove_record(connection, runtime().keys, scope, one.tree_id) for one in found.spans)
-        chains = tuple(Chain(proof) for proof in proofs if proof is not None)
+        proofs = [prove_record(connection, runtime().keys, scope, one.tree_id) for one in found.spans]
+        chains = tuple(
+            Chain(replace(proof, anchors=list_anchored(connection, scope, proof)))
+            for proof in proofs
+            if proof is not None
+        )
     return Document(
         id=found.receipt_id,
         seen=seen,
@@ -182,7 +187,7 @@ def _of_receipt(connection: Connection, seen: Visit, found: Receipt) -> Document
         last_at=last_at,
         issued_at=found.issued_at,
         covered=covered,
-        checkpoint=newest_checkpoint(connection, scope),
+        checkpoint=covering_checkpoint(connection, scope, last.tree_id),
         later_id=later.receipt_id if later else None,
         chains=chains,
         record=None,
@@ -213,7 +218,7 @@ def _of_delta(connection: Connection, seen: Visit, found: Record) -> Document:
         last_at=found.recorded_at,
         issued_at=found.recorded_at,
         covered=covered,
-        checkpoint=newest_checkpoint(connection, scope),
+        checkpoint=covering_checkpoint(connection, scope, period.tree_id),
         later_id=None,
         chains=chains,
         record=found,

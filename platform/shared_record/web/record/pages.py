@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from shared_record.plugin import Field
 from shared_record.web.record.format import AmountCell, Moment
@@ -152,13 +153,15 @@ class FieldView:
 
 @dataclass(frozen=True, slots=True)
 class MethodForm:
-    """The chosen step-up method."""
+    """The chosen step-up method. ``challenge`` names the one under way; ``again`` labels the button that repeats it."""
 
     slug: str
     title: str
     fields: tuple[FieldView, ...]
     hint: str = ""
     button: str = "Continue"
+    challenge: str = ""
+    again: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,22 @@ class Unlock:
     method: MethodForm | None = None
     next: str = ""
     errors: tuple[FormError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The way to another site that signs the person in; the browser goes on by itself."""
+
+    template: ClassVar[str] = "leave.html"
+
+    shell: Shell
+    title: str
+    url: str
+
+    @property
+    def host(self) -> str:
+        """The host of the other site."""
+        return urlsplit(self.url).hostname or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +253,37 @@ class Periods:
     shell: Shell
     unit: str
     rows: tuple[PeriodRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """One browser in which the record is open."""
+
+    opened: Moment
+    last_seen: Moment
+    method: str
+    hint: str = ""
+    is_this: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that happened at the link, as a sentence."""
+
+    at: Moment
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLog:
+    """Where the record is open, and what happened at its link, newest first."""
+
+    template: ClassVar[str] = "access_log.html"
+
+    shell: Shell
+    devices: tuple[DeviceRow, ...]
+    zone: str
+    facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +355,36 @@ class ReceiptPage:
     log_size: str = ""
     later_url: str = ""
     proof_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierFiles:
+    """URLs of the verifiers: their code as a script, what checks the live record, and both to take away."""
+
+    verifier: str
+    live: str
+    script: str
+    page: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Checks in the browser: of what the server shows now, and of a file. ``nonce`` lets its two scripts run.
+
+    ``log_url`` is empty where not even the log may be named, ``api_url`` and ``proof_url`` where details may not be
+    seen; ``unlock_url`` then is the way in.
+    """
+
+    template: ClassVar[str] = "verify.html"
+
+    shell: Shell
+    files: VerifierFiles
+    nonce: str
+    log_url: str = ""
+    api_url: str = ""
+    proof_url: str = ""
+    proof_name: str = ""
+    unlock_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

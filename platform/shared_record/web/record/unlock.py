@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from shared_record.access import sessions, stepup
+from shared_record.access import devices, sessions, stepup
+from shared_record.access.attempts import Browser
 from shared_record.access.sessions import Visit
+from shared_record.access.throttle import Wait
 from shared_record.hosts.gate import client_address
 from shared_record.web import csrf
 from shared_record.web.cookies import PRE_SESSION, clear_cookie, host_name, set_cookie
-from shared_record.web.record.pages import FieldView, FormError, MethodForm, Option, Unlock
+from shared_record.web.record.pages import FieldView, FormError, Leave, MethodForm, Option, Unlock
 from shared_record.web.record.visits import (
+    cookies,
     enter,
+    here,
     pre_session,
     problem,
     session_cookie,
@@ -27,7 +32,11 @@ from shared_record.web.tiers import Gatekeeper, tier
 
 unlock = Blueprint("unlock", __name__)
 
-PAGES = ("", "/activity", "/periods", "/compare", "/export", "/export/file")
+PAGES = ("", "/activity", "/periods", "/compare", "/export", "/export/file", "/verify", "/access-log")
+
+MOST_TYPED = 1000
+"""Characters of an answer that a method is given."""
+MOST_PARAMETERS = 20
 
 
 @unlock.get("/c/<handle>/unlock")
@@ -37,8 +46,8 @@ def show(handle: str) -> Response:
     seen = enter(handle, None)
     binding = pre_session()
     fresh = None if binding else secrets.token_urlsafe(32)
-    target, slug = request.args.get("next", ""), request.args.get("method")
-    response = _page(seen, _offers(seen), handle, binding or fresh or "", target, slug)
+    form = _Form(seen, handle, binding or fresh or "", request.args.get("next", ""))
+    response = form.page(request.args.get("method"))
     if fresh is not None:
         set_cookie(response, host_name(PRE_SESSION, secure=runtime().secure), fresh, secure=runtime().secure)
     return response
@@ -47,11 +56,11 @@ def show(handle: str) -> Response:
 @unlock.post("/c/<handle>/unlock")
 @tier(Gatekeeper.STEP_UP)
 def answer(handle: str) -> AnyResponse:
-    """Judge an answer: 303 onwards with the session cookie, or the form again."""
+    """Judge an answer: 303 onwards with the session cookie, the next form, or the form again."""
     seen = enter(handle, None)
     parts = runtime()
     binding = pre_session()
-    target, slug = request.form.get("next", ""), request.form.get("method", "")
+    key = request.form.get("method", "")
     if not csrf.is_genuine(request, parts.keys, parts.settings, binding, seen.host, seen.row.link_id):
         if not binding:
             return problem(
@@ -60,26 +69,41 @@ def answer(handle: str) -> AnyResponse:
                 " again, and enter the code once more.",
                 403,
             )
-        text = "This form is out of date. Enter the code again."
-        return _page(seen, _offers(seen), handle, binding, target, slug, text, 403)
-    offered = _offers(seen)
-    offer = next((one for one in offered if one.method.slug == slug), None)
+        form = _Form(seen, handle, binding, request.form.get("next", ""))
+        return form.page(key, error="This form is out of date. Enter the code again.", status=403)
+    form = _Form(seen, handle, binding or "", request.form.get("next", ""))
+    offer = form.offer(key)
     if offer is None:
-        return _page(seen, offered, handle, binding or "", target, None, "Choose one of these methods.", 400)
-    fields = {field.name: request.form.get(f"field-{field.name}", "")[:1000] for field in offer.challenge.fields}
-    result = stepup.attempt(
-        parts.db, parts.clock, parts.throttle, seen, offer, fields, client=client_address(request.environ)
-    )
+        if key.partition(":")[0] in form.out:
+            return form.page(None, error="This way to open the record does not work at the moment.", status=503)
+        return form.page(None, error="Choose one of these methods.", status=400)
+    return form.respond(offer, _answer(parts.step_up, form, offer))
+
+
+@unlock.get("/auth/<method>/<choice>")
+@tier(Gatekeeper.STEP_UP)
+def returned(method: str, choice: str) -> AnyResponse:
+    """Take a browser back that a method sent elsewhere: 303 onwards with the session cookie, or a page with the reason.
+
+    What comes back counts only with the ticket, in the browser and on the host where it was asked for, and once.
+    """
+    parts, who = runtime(), browser(None)
+    given = {name: values[0] for name, values in request.args.lists() if len(values) == 1 and len(values[0]) <= 4096}
+    ticket = given.get("state", "")
+    seen = None
+    if request.method == "GET" and who.binding and len(given) <= MOST_PARAMETERS:
+        seen = parts.step_up.find(here(), ticket, cookies(), secure=parts.secure)
+    offered = parts.step_up.offers(seen)[0] if seen is not None else []
+    offer = next((one for one in offered if (one.slug, one.choice.key) == (method, choice)), None)
+    if seen is None or offer is None or not offer.has_two_steps:
+        return _unfinished(400)
+    result = parts.step_up.verify(seen, offer, given, browser(seen), ticket=ticket)
     if isinstance(result, stepup.Opened):
-        response = redirect(safe_next(handle, target), 303)
-        set_session(response, seen, result.sid)
-        return response
-    if result.wait is not None:
-        text = _wait_text(result.reason, result.wait.seconds)
-        page = _page(seen, offered, handle, binding or "", target, slug, text, 429)
-        page.headers["Retry-After"] = str(result.wait.seconds)
-        return page
-    return _page(seen, offered, handle, binding or "", target, slug, result.reason, 403)
+        return _opened(seen, result, safe_next(result.handle, result.target))
+    if not result.handle:
+        return _unfinished(429 if result.wait else 400, result.wait)
+    # Where it began: to start again or to take another way, with the page that was wanted still known.
+    return _Form(seen, result.handle, who.binding, result.target).respond(offer, replace(result, asked=None))
 
 
 @unlock.post("/c/<handle>/close")
@@ -104,6 +128,12 @@ def set_session(response: AnyResponse, seen: Visit, sid: str) -> None:
     set_cookie(response, sessions.cookie_name(seen.row.link_id, secure=secure), sid, secure=secure)
 
 
+def browser(seen: Visit | None) -> Browser:
+    """Return who answers: address, pre-session cookie and, at a record, the cookie of a trusted device."""
+    device = "" if seen is None else cookies().get(devices.cookie_name(seen.row.link_id, secure=runtime().secure), "")
+    return Browser(client_address(request.environ), pre_session() or "", device)
+
+
 def safe_next(handle: str, target: str) -> str:
     """Return ``target`` if it is one of this record's own pages, else the landing page."""
     base = f"/c/{handle.lower()}"
@@ -117,51 +147,108 @@ def safe_next(handle: str, target: str) -> str:
     return f"{base}{parsed.path[len(base) :]}" + (f"?{parsed.query}" if parsed.query else "")
 
 
-def _offers(seen: Visit) -> list[stepup.Offer]:
-    parts = runtime()
-    return stepup.offers(parts.db, parts.keys, parts.clock, parts.plugins.step_up_methods, seen)
+class _Form:
+    """The step-up page of one request: what is offered, and how it is shown."""
+
+    def __init__(self, seen: Visit, handle: str, binding: str, target: str) -> None:
+        self.seen = seen
+        self.handle = handle
+        self.target = safe_next(handle, target)
+        self._binding = binding
+        self.offered, self.out = runtime().step_up.offers(seen)
+
+    def offer(self, key: str | None) -> stepup.Offer | None:
+        """Return the offer with this key, or the only one if none is asked for."""
+        if key is None and len(self.offered) == 1:
+            return self.offered[0]
+        return next((one for one in self.offered if one.key == key), None)
+
+    def respond(self, offer: stepup.Offer, result: stepup.Opened | stepup.Asked | stepup.NotOpened) -> AnyResponse:
+        """Turn what became of an answer into a response."""
+        if isinstance(result, stepup.Opened):
+            return _opened(self.seen, result, self.target)
+        if isinstance(result, stepup.Asked):
+            if result.challenge.redirect:
+                return self._leave(offer, result.challenge.redirect)
+            return self.page(offer.key, asked=result)
+        if result.wait is None:
+            return self.page(offer.key, error=result.reason, status=403, asked=result.asked)
+        status = 503 if result.code == stepup.UNAVAILABLE else 429
+        text = _wait_text(result.reason, result.wait.seconds)
+        page = self.page(offer.key, error=text, status=status, asked=result.asked)
+        page.headers["Retry-After"] = str(result.wait.seconds)
+        return page
+
+    def page(
+        self, key: str | None, *, error: str = "", status: int = 200, asked: stepup.Asked | None = None
+    ) -> Response:
+        """Show one method's form, or the choice between methods; with ``asked`` the form of a challenge."""
+        if not self.offered:
+            return problem(
+                "This record cannot be opened now",
+                f"No way to open it is available at the moment. Contact {self.seen.row.vendor}.",
+                503,
+                60,
+            )
+        chosen = self.offer(key) or (self.offer(None) if not error else None)
+        method = _method_form(chosen, asked, error) if chosen is not None else None
+        field = method.fields[0].name if method is not None and method.fields else ""
+        page = Unlock(
+            shell(self.seen, self.handle, binding=self._binding),
+            tuple(Option(one.key, one.choice.title, hint=one.choice.hint) for one in self.offered),
+            method,
+            self.target,
+            (FormError(error, field),) if error else (),
+        )
+        return runtime().renderer.render(page, theme_slug(self.seen), status)
+
+    def _leave(self, offer: stepup.Offer, url: str) -> Response:
+        page = Leave(shell(self.seen, self.handle, binding=self._binding), offer.choice.title, url)
+        return runtime().renderer.render(page, theme_slug(self.seen))
 
 
-def _page(
-    seen: Visit,
-    offered: list[stepup.Offer],
-    handle: str,
-    binding: str,
-    target: str,
-    slug: str | None,
-    error: str = "",
-    status: int = 200,
-) -> Response:
-    if not offered:
-        return problem(
-            "This record cannot be opened now",
-            f"No way to open it is available at the moment. Contact {seen.row.vendor}.",
-            503,
-            60,
-        )
-    chosen = offered[0] if len(offered) == 1 else next((one for one in offered if one.method.slug == slug), None)
-    errors: tuple[FormError, ...] = ()
-    method = None
-    if chosen is not None:
-        fields = chosen.challenge.fields
-        if error:
-            errors = (FormError(error, f"field-{fields[0].name}" if fields else ""),)
-        method = MethodForm(
-            slug=chosen.method.slug,
-            title=chosen.method.title,
-            fields=tuple(FieldView(field, error=error if i == 0 else "") for i, field in enumerate(fields)),
-            button=chosen.challenge.button,
-        )
-    elif error:
-        errors = (FormError(error),)
-    page = Unlock(
-        shell(seen, handle, binding=binding),
-        tuple(Option(one.method.slug, one.method.title, hint=one.method.hint) for one in offered),
-        method,
-        safe_next(handle, target),
-        errors,
+def _answer(
+    step_up: stepup.StepUp, form: _Form, offer: stepup.Offer
+) -> stepup.Opened | stepup.Asked | stepup.NotOpened:
+    who, ticket = browser(form.seen), request.form.get("challenge", "")
+    typed = {
+        name.removeprefix("field-"): text[:MOST_TYPED]
+        for name, text in request.form.items()
+        if name.startswith("field-")
+    }
+    if ticket and "again" in request.form:
+        return step_up.again(form.seen, offer, ticket, who)
+    if offer.has_two_steps and not ticket:
+        return step_up.start(form.seen, offer, typed, who, handle=form.handle, target=form.target)
+    return step_up.verify(form.seen, offer, typed, who, ticket=ticket)
+
+
+def _method_form(offer: stepup.Offer, asked: stepup.Asked | None, error: str) -> MethodForm:
+    challenge = asked.challenge if asked is not None else offer.challenge
+    return MethodForm(
+        slug=offer.key,
+        title=offer.choice.title,
+        fields=tuple(FieldView(field, error=error if i == 0 else "") for i, field in enumerate(challenge.fields)),
+        hint=challenge.text,
+        button=challenge.button,
+        challenge=asked.ticket if asked is not None else "",
+        again=challenge.again,
     )
-    return runtime().renderer.render(page, theme_slug(seen), status)
+
+
+def _opened(seen: Visit, result: stepup.Opened, target: str) -> AnyResponse:
+    response = redirect(target, 303)
+    set_session(response, seen, result.sid)
+    if result.device is not None:
+        secure = runtime().secure
+        name = devices.cookie_name(seen.row.link_id, secure=secure)
+        set_cookie(response, name, result.device, secure=secure, max_age=devices.LIFETIME)
+    return response
+
+
+def _unfinished(status: int, wait: Wait | None = None) -> Response:
+    message = "Open the link on your invoice and start again, in this browser."
+    return problem("The sign-in did not finish", message, status, wait.seconds if wait is not None else None)
 
 
 def _wait_text(reason: str, seconds: int) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import re
-import tempfile
+import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cache
-from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -18,10 +14,13 @@ from sqlalchemy import Connection
 
 from shared_record.access.policy import Surface
 from shared_record.access.sessions import Visit
-from shared_record.clock import period_bounds, period_of, rfc3339
-from shared_record.errors import ConfigurationError, Detail, InvalidInputError, NotFoundError
-from shared_record.exports.service import build_export, write_rows
+from shared_record.clock import period_bounds, period_of
+from shared_record.delivery.events import COMPARE_RUN, EXPORT_DOWNLOADED, RECORD_VIEWED
+from shared_record.errors import Detail, InvalidInputError, NotFoundError
+from shared_record.exports.service import write_rows
 from shared_record.ledger import amounts
+from shared_record.ledger.origin import ordinal_of
+from shared_record.ledger.proofs import newest_checkpoint
 from shared_record.ledger.receipts import list_receipts
 from shared_record.ledger.records import (
     Coverage,
@@ -35,14 +34,19 @@ from shared_record.ledger.records import (
     newest_records,
     search,
 )
-from shared_record.plugin import ExportFormat, standalone_verifiers
+from shared_record.tenancy.tenants import public_id
 from shared_record.web.api.envelope import success
+from shared_record.web.headers import allow_scripts
+from shared_record.web.record import data, pages
 from shared_record.web.record import format as fmt
-from shared_record.web.record import pages
+from shared_record.web.record.files import require_format, send_export
 from shared_record.web.record.pages import FormError, Option
-from shared_record.web.record.visits import enter, shell, theme_slug
+from shared_record.web.record.proofs import prove_asked
+from shared_record.web.record.visits import enter, shell, theme_slug, unlock_url
+from shared_record.web.render import static_url
 from shared_record.web.runtime import runtime
 from shared_record.web.tiers import Gatekeeper, tier
+from shared_record.web.told import tell
 
 record = Blueprint("record", __name__)
 
@@ -74,6 +78,7 @@ def landing(handle: str) -> Response:
     frame = shell(seen, handle)
     if not seen.may_see(Surface.LANDING):
         return runtime().renderer.render(pages.Gated(frame), theme_slug(seen))
+    tell(seen, RECORD_VIEWED)
     found, zone = _summarise(seen), seen.row.zone
     start, end = period_bounds(found.period)
     through = found.coverage.through
@@ -96,26 +101,8 @@ def landing(handle: str) -> Response:
 def landing_json(handle: str) -> Response:
     """Return the landing page's figures."""
     seen = enter(handle, Surface.LANDING)
-    found = _summarise(seen)
-    start, end = period_bounds(found.period)
-    through = found.coverage.through
-    hide = seen.row.hide_amounts and seen.session is None
-    return success(
-        {
-            "vendor": seen.row.vendor,
-            "period": found.period,
-            "boundaries": {"start": rfc3339(start), "end": rfc3339(end), "zone": "UTC"},
-            "total": found.current.total if found.current else "0",
-            "unit": found.current.unit if found.current else seen.row.unit,
-            "records": found.current.size if found.current else 0,
-            "verifiedThrough": rfc3339(through) if through else None,
-            "asOf": _as_of(found.now, found.current, found.coverage),
-            "recent": [
-                {"recordedAt": rfc3339(row.recorded_at), "state": row.state} | ({} if hide else {"amount": row.amount})
-                for row in found.recent
-            ],
-        }
-    )
+    tell(seen, RECORD_VIEWED)
+    return success(data.live(data.Subject.of_visit(seen)))
 
 
 def _summarise(seen: Visit) -> _Summary:
@@ -209,8 +196,8 @@ def activity_json(handle: str) -> Response:
             "count": found.count,
             "total": found.total,
             "unit": period.unit if period else seen.row.unit,
-            "asOf": _as_of(runtime().clock.now(), period, reach),
-            "records": [_record_data(row) for row in found.records],
+            "asOf": data.as_of(runtime().clock.now(), period, reach),
+            "records": [data.row(row) for row in found.records],
             "links": {name: url for name, url in links.items() if url},
         }
     )
@@ -227,7 +214,7 @@ def activity_csv(handle: str) -> Response:
     seen = enter(handle, Surface.DETAIL)
     query = _read_query(seen.row.zone)
     _refuse(query.errors)
-    kind = _format(seen, "csv")
+    kind = require_format("csv", seen.row.export_formats)
     periods, _, found = _search(seen, query)
     period = next((one for one in periods if one.period == query.period), None)
     if period is None:
@@ -381,6 +368,7 @@ def compare(handle: str) -> Response:
         page = replace(page, note="Compare opens when a second period exists.")
     elif not errors:
         page = _compared(page, found[first], found[second])
+        tell(seen, COMPARE_RUN, first=first, second=second)
     return runtime().renderer.render(page, theme_slug(seen), 400 if errors else 200)
 
 
@@ -431,51 +419,53 @@ def export(handle: str) -> Response:
 def export_file(handle: str) -> Response:
     """Build one file whole, then send it with its length and digest: a cut-off download cannot look complete."""
     seen = enter(handle, Surface.DETAIL)
-    kind = _format(seen, request.args.get("format", ""))
+    kind = require_format(request.args.get("format", ""), seen.row.export_formats)
     period = request.args.get("period") or period_of(runtime().clock.now())
-    parts = runtime()
-    spool = tempfile.SpooledTemporaryFile(max_size=4 << 20)  # noqa: SIM115  closed with the response
-    try:
-        built = build_export(parts.db, parts.keys, parts.clock, seen.scope, seen.customer_id, period, kind, spool)
-    except NotFoundError:
-        spool.close()
-        raise
-    spool.seek(0)
-    response = Response(iter(lambda: spool.read(1 << 16), b""), content_type=kind.media_type)
-    response.call_on_close(spool.close)
-    response.content_length = built.length
-    response.headers["Content-Disposition"] = f'attachment; filename="{built.filename}"'
-    response.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(built.sha256).decode()}:"
-    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
-    return response
+    answer = send_export(seen.scope, seen.customer_id, period, kind)
+    tell(seen, EXPORT_DOWNLOADED, period=period, format=kind.slug)
+    return answer
 
 
 @record.get("/c/<handle>/verify")
 @tier(Gatekeeper.NOBODY)
 def verify(handle: str) -> Response:
-    """Serve the one-file verifier, the same as in each bundle: it checks on the reader's device and sends nothing."""
-    enter(handle, None)
-    page, policy = _verifier()
-    response = Response(page, mimetype="text/html")
-    response.headers["Content-Security-Policy"] = f"{policy}; frame-ancestors 'none'"
+    """Check in the browser: what this server shows now, as far as the visit may see it, and any file."""
+    seen = enter(handle, None)
+    frame, period = shell(seen, handle), period_of(runtime().clock.now())
+    page = pages.Verify(
+        shell=frame,
+        files=pages.VerifierFiles(*map(static_url, ("verify.js", "check.js", "verify.py", "verify.html"))),
+        nonce=secrets.token_urlsafe(16),
+    )
+    if seen.may_see(Surface.LANDING):
+        with runtime().db.read(seen.scope) as connection:
+            page = replace(page, log_url=_log_url(connection, seen))
+    if seen.may_see(Surface.DETAIL):
+        name = f"proof-{period}.tlog-proof"
+        proof_url = f"{frame.base}/proof.tlog-proof?{urlencode({'period': period})}"
+        page = replace(page, api_url=f"/api/v1{frame.base}", proof_url=proof_url, proof_name=name)
+    else:
+        page = replace(page, unlock_url=unlock_url(handle, f"{frame.base}/verify"))
+    return allow_scripts(runtime().renderer.render(page, theme_slug(seen)), page.nonce)
+
+
+def _log_url(connection: Connection, seen: Visit) -> str:
+    """Return where the current origin of the log is served: a later one below its number."""
+    newest = newest_checkpoint(connection, seen.scope)
+    ordinal = 1 if newest is None else ordinal_of(newest.start)
+    return f"/log/{public_id(connection, seen.scope)}" + ("" if ordinal == 1 else f"/{ordinal}")
+
+
+@record.get("/c/<handle>/proof.tlog-proof")
+@tier(Surface.DETAIL)
+def proof_file(handle: str) -> Response:
+    """Return the proof file of a period's total, or of the sum of part of it, as the newest checkpoint covers it."""
+    found = prove_asked(enter(handle, Surface.DETAIL))
+    if found.proved is None:
+        raise NotFoundError("There is nothing in this range, so there is no proof file.", code="PROOF_NOT_FOUND")
+    response = Response(found.proved.text, content_type="text/plain; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="proof-{found.period.period}.tlog-proof"'
     return response
-
-
-@cache
-def _verifier() -> tuple[bytes, str]:
-    """Return the page and the content security policy that its own meta element states."""
-    page = standalone_verifiers()["verify.html"]
-    found = re.search(rb'http-equiv="Content-Security-Policy" content="([^"]+)"', page)
-    if found is None:
-        raise ConfigurationError("verify.html states no content security policy")
-    return page, found[1].decode()
-
-
-def _format(seen: Visit, slug: str) -> type[ExportFormat]:
-    kind = runtime().plugins.export_formats.get(slug)
-    if kind is None or slug not in seen.row.export_formats:
-        raise NotFoundError(f"there is no export format {slug!r} here.", code="FORMAT_NOT_FOUND")
-    return kind
 
 
 # --- Shared ----------------------------------------------------------------------------------------------------------
@@ -502,32 +492,6 @@ def _rows(
         )
         for row in found
     )
-
-
-def _record_data(row: Record) -> dict[str, Any]:
-    return {
-        "recordId": row.record_id,
-        "receiptId": row.receipt_id,
-        "seq": row.seq,
-        "recordedAt": rfc3339(row.recorded_at),
-        "usedAt": row.occurred_at,
-        "amount": row.amount,
-        "runningTotal": row.running_total,
-        "unit": row.period.unit,
-        "state": row.state,
-        "reference": row.reference_id,
-        "reason": row.reason,
-        "adjusts": row.adjusts,
-    }
-
-
-def _as_of(now: datetime, period: Period | None, reach: Coverage) -> dict[str, Any]:
-    return {
-        "time": rfc3339(now),
-        "size": period.size if period else 0,
-        "psize": period.psize if period else 0,
-        "checkpoint": None if reach.newest_epoch is None else reach.newest_epoch + 1,
-    }
 
 
 def _moment(text: str) -> datetime:

@@ -14,8 +14,9 @@ from shared_record.access.links import normalise_handle
 from shared_record.access.policy import Surface
 from shared_record.access.sessions import Here, Moved, Visit
 from shared_record.access.throttle import HANDLE_MISSES, network_of
-from shared_record.errors import AccessDeniedError, NotFoundError, RecordMovedError
+from shared_record.errors import AccessDeniedError, LimitedError, NotFoundError, RecordMovedError
 from shared_record.hosts.gate import client_address, host_match
+from shared_record.hosts.resolver import Role, Source
 from shared_record.web.cookies import PRE_SESSION, host_name, read_cookies
 from shared_record.web.csrf import token
 from shared_record.web.record import format as fmt
@@ -37,14 +38,29 @@ def cookies() -> dict[str, str]:
 
 def find_visit(handle: str) -> Visit | Moved | None:
     """Return the visit of a handle as typed; ``None`` for an unknown, revoked or foreign link."""
-    parts = runtime()
     known = normalise_handle(handle)
-    found = None
-    if known is not None:
-        found = sessions.visit(parts.db, parts.clock, here(), known, cookies(), secure=parts.secure)
+    found = None if known is None else _look(known)
     if isinstance(found, Visit):
         g.visit = found
     return found
+
+
+def _look(handle: str) -> Visit | Moved | None:
+    """Return the visit of a handle, and forget what was remembered of the host where the page's own query differs."""
+    parts, place, match = runtime(), here(), host_match(request.environ)
+    found = sessions.visit(parts.db, parts.clock, place, handle, cookies(), secure=parts.secure)
+    if match.source is not Source.CACHE or isinstance(found, Moved):
+        return found
+    if found is not None and found.row.host_epoch == match.generation:
+        return found
+    parts.resolver.forget(match.host)
+    fresh = parts.resolver.resolve(match.host)
+    if fresh is None or fresh.role is not Role.SERVING:
+        return None
+    if (fresh.config, fresh.twin) == (match.config, match.twin):
+        return found
+    place = Here(fresh.host, fresh.config, fresh.twin)
+    return sessions.visit(parts.db, parts.clock, place, handle, cookies(), secure=parts.secure)
 
 
 def enter(handle: str, surface: Surface | None) -> Visit:
@@ -73,12 +89,14 @@ def enter(handle: str, surface: Surface | None) -> Visit:
 
 def wants_data(asked: Request) -> bool:
     """Tell whether this is a request by a program: its errors are JSON then."""
-    return asked.path.startswith("/api/") or asked.path.endswith((".json", ".csv", ".tlog-proof"))
+    return asked.path.startswith(("/api/", "/dashboard/")) or asked.path.endswith((".json", ".csv", ".tlog-proof"))
 
 
 def missing(*, machine: bool) -> Exception:
     """Return the answer to a link that opens nothing: the same for unknown, revoked and foreign ones."""
     wait = runtime().throttle.hit(HANDLE_MISSES, network_of(client_address(request.environ)))
+    if wait is not None and machine:
+        return LimitedError("Many requests came from this connection. Try again later.", retry_after=wait.seconds)
     if wait is not None:
         return _answer(problem("Try again later", "Many requests came from this connection.", 429, wait.seconds))
     if machine:

@@ -5,6 +5,7 @@ Everything here is the same for every reader, so browsers of any origin may read
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
@@ -13,11 +14,17 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from shared_record.db import lookup
 from shared_record.db.scope import Scope
+from shared_record.errors import ConflictError, Detail, InvalidInputError, NotFoundError, SharedRecordError
 from shared_record.hosts.gate import host_match
 from shared_record.ledger import tiles
 from shared_record.ledger.note import VerifierKey
+from shared_record.ledger.origin import start_of_ordinal
 from shared_record.ledger.proofs import newest_checkpoint
+from shared_record.ledger.ranges import prove_log_consistency
 from shared_record.ledger.tiles import LogKeys
+from shared_record.tenancy.tenants import read_tenant
+from shared_record.web.api.envelope import failure
+from shared_record.web.api.proofs import LOG_CONSISTENCY, consistency_data
 from shared_record.web.headers import IMMUTABLE
 from shared_record.web.runtime import runtime
 from shared_record.web.tiers import Gatekeeper, tier
@@ -28,30 +35,59 @@ well_known = Blueprint("well_known", __name__, url_prefix="/.well-known/shared-r
 REVALIDATE: Final = "no-cache"
 _TEXT: Final = "text/plain; charset=utf-8"
 _BYTES: Final = "application/octet-stream"
+_SIZE: Final = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 
 
 @tlog.get("/checkpoint")
+@tlog.get("/<int(min=2,max=999):ordinal>/checkpoint")
 @tier(Gatekeeper.NOBODY)
-def checkpoint(public_id: str) -> Response:
-    """Return the newest published checkpoint, a signed note."""
+def checkpoint(public_id: str, ordinal: int = 1) -> Response:
+    """Return the newest published checkpoint, a signed note. A later origin of the log is served below its number."""
     scope = _log_here(public_id)
     if scope is None:
         return _nothing()
     with runtime().db.read(scope) as connection:
-        newest = newest_checkpoint(connection, scope)
+        newest = newest_checkpoint(connection, scope, start_of_ordinal(ordinal))
     return _nothing() if newest is None else _fresh(newest.note.encode(), _TEXT)
 
 
-@tlog.get("/tile/<path:name>")
+@tlog.get("/consistency")
+@tlog.get("/<int(min=2,max=999):ordinal>/consistency")
 @tier(Gatekeeper.NOBODY)
-def tile(public_id: str, name: str) -> Response:
+def consistency(public_id: str, ordinal: int = 1) -> Response:
+    """Return the proof that the log at size ``to`` (default: the newest) extends the log at size ``from``."""
+    try:
+        return _consistency(public_id, ordinal)
+    except SharedRecordError as error:
+        refusal = failure(error)
+        refusal.headers["Cache-Control"] = REVALIDATE
+        return refusal
+
+
+@tlog.get("/successor")
+@tlog.get("/<int(min=2,max=999):ordinal>/successor")
+@tier(Gatekeeper.NOBODY)
+def successor(public_id: str, ordinal: int = 1) -> Response:
+    """Return the proof that the log declared a new origin after this one; not found while it did not."""
+    scope = _log_here(public_id)
+    if scope is None:
+        return _nothing()
+    with runtime().db.read(scope, snapshot=True) as connection:
+        text = tiles.read_successor(connection, scope, ordinal)
+    return _nothing() if text is None else _fresh(text.encode(), _TEXT)
+
+
+@tlog.get("/tile/<path:name>")
+@tlog.get("/<int(min=2,max=999):ordinal>/tile/<path:name>")
+@tier(Gatekeeper.NOBODY)
+def tile(public_id: str, name: str, ordinal: int = 1) -> Response:
     """Return a tile of hashes or a bundle of entries. Full ones may be kept for ever."""
     wanted = tiles.parse_tile_name(name)
     scope = _log_here(public_id) if wanted is not None else None
     if wanted is None or scope is None:
         return _nothing()
     with runtime().db.read(scope, snapshot=True) as connection:
-        data = tiles.read_tile(connection, scope, wanted)
+        data = tiles.read_tile(connection, scope, wanted, ordinal)
     if data is None:
         return _nothing()
     if not wanted.full:
@@ -62,24 +98,29 @@ def tile(public_id: str, name: str) -> Response:
 
 
 @tlog.get("/policy")
+@tlog.get("/<int(min=2,max=999):ordinal>/policy")
 @tier(Gatekeeper.NOBODY)
-def policy(public_id: str) -> Response:
-    """Return the log's keys as a C2SP tlog-policy."""
+def policy(public_id: str, ordinal: int = 1) -> Response:  # noqa: ARG001  one file for all origins
+    """Return the log's keys and witnesses as a C2SP tlog-policy."""
     scope = _log_here(public_id)
     if scope is None:
         return _nothing()
     with runtime().db.read(scope) as connection:
         found = tiles.read_keys(connection, scope)
+        tenant = read_tenant(connection, scope)
     if found is None:
         return _nothing()
     settings = runtime().settings
     url = settings.url_for_host(settings.platform_hosts[0], f"/log/{public_id}")
-    return _fresh(tiles.policy_text(found, url).encode(), _TEXT)
+    if scope.plane != scope.config:  # the log of test data is witnessed by nobody
+        return _fresh(tiles.policy_text(found, url).encode(), _TEXT)
+    return _fresh(tiles.policy_text(found, url, tenant.witnesses, tenant.witness_quorum).encode(), _TEXT)
 
 
 @tlog.get("/keys.json")
+@tlog.get("/<int(min=2,max=999):ordinal>/keys.json")
 @tier(Gatekeeper.NOBODY)
-def keys(public_id: str) -> Response:
+def keys(public_id: str, ordinal: int = 1) -> Response:  # noqa: ARG001  one file for all origins
     """Return the log's keys with the sizes they sign."""
     scope = _log_here(public_id)
     if scope is None:
@@ -113,6 +154,41 @@ def keys_of_host() -> Response:
 def _readable_anywhere(response: Response) -> Response:
     response.headers["Access-Control-Allow-Origin"] = "*"
     return response
+
+
+def _consistency(public_id: str, ordinal: int) -> Response:
+    old, new = _size("from"), _size("to") if "to" in request.args else None
+    if new is not None and old > new:
+        raise _bad_size("from", "The log only grows: `from` is at most `to`.")
+    scope = _log_here(public_id)
+    newest = None
+    if scope is not None:
+        with runtime().db.read(scope, snapshot=True) as connection:
+            newest = newest_checkpoint(connection, scope, start_of_ordinal(ordinal))
+            fits = newest is not None and old <= newest.size
+            found = prove_log_consistency(connection, scope, old, new, ordinal) if fits else None
+    if newest is None:
+        raise NotFoundError("There is no such log here, or no checkpoint of it yet.")
+    if not fits:
+        raise ConflictError(
+            f"The newest checkpoint of this log has size {newest.size}, which is less than {old}.",
+            code="LOG_IS_SMALLER",
+        )
+    if found is None:
+        raise NotFoundError(f"No checkpoint of size {new} is published.")
+    data = {"format": LOG_CONSISTENCY, "origin": found.origin} | consistency_data(found.tree)
+    return _fresh_json(data | {"checkpoint": found.note})
+
+
+def _size(name: str) -> int:
+    text = request.args.get(name, "")
+    if not _SIZE.fullmatch(text):
+        raise _bad_size(name, "Give the size of a checkpoint: a whole number above 0.")
+    return int(text)
+
+
+def _bad_size(name: str, message: str) -> InvalidInputError:
+    return InvalidInputError(message, details=(Detail(f"/{name}", "VALIDATION_ERROR", message),))
 
 
 def _log_here(public_id: str) -> Scope | None:
