@@ -21,22 +21,30 @@ from shared_record.errors import (
 )
 
 COMMANDS = {
-    "apikey": ("apikey", "API keys: create."),
-    "code": ("code", "Access codes: rotate, reveal."),
-    "customer": ("customer", "Customers: list, move to another branded host, erase."),
+    "access": ("access", "Step-up: allow, deny, list who may open a record; secret that a method needs."),
+    "apikey": ("apikey", "API keys: create, list, rotate, revoke."),
+    "audit": ("audit", "The audit trail: tail, export, verify."),
+    "bundle": ("billing", "What an invoice says about a customer's period: totals, link, code, proof, QR."),
+    "code": ("code", "Access codes: rotate, reveal, import."),
+    "completion": ("completion", "Print the script that completes commands in bash, zsh or fish."),
+    "customer": ("customer", "Customers: list, create, rename, move to another branded host, erase."),
     "demo": ("demo", "Set up and run a demo installation in one step."),
     "export": ("export", "Write one period of a customer to a file."),
     "key": ("key", "Root keys and signing keys: list, rotate, retire, backup."),
-    "ledger": ("ledger", "The ledger: audit, status, resume."),
-    "link": ("link", "Customer links: show, issue, revoke, reissue."),
+    "ledger": ("ledger", "The ledger: audit, status, resume, new-origin."),
+    "link": ("link", "Customer links: show, issue, revoke, reissue, import."),
+    "mail": ("mail", "Mail: test."),
     "migrate": ("run", "Create or upgrade the database and the key ring."),
-    "policy": ("policy", "Access policies: set."),
+    "policy": ("policy", "Access policies: explain, set."),
+    "readiness": ("billing", "Who is ready to be invoiced for a period, and what blocks the rest."),
     "record": ("record", "Usage: import a CSV file, erase details of one record."),
     "serve": ("run", "Run the web server."),
     "tenants": ("tenants", "Tenants as code: check, apply, list."),
+    "token": ("token", "Personal access tokens: create, list, revoke."),
     "verify": ("verify", "Check an exported file, offline."),
     "watch": ("watch", "Watch a log and say when it contradicts itself."),
-    "worker": ("run", "Run the worker: integrate, checkpoint, close."),
+    "webhook": ("webhook", "Webhooks: create, list, update, delete, rotate, test, deliveries, retry."),
+    "worker": ("run", "Run the worker: integrate, checkpoint, close, deliver webhooks and mail."),
 }
 """Command -> (module of this package, one line for ``--help``)."""
 
@@ -92,8 +100,8 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
-Exit codes: 0 done, 1 error, 2 wrong use or input, 4 does not match, 5 could not check, 6 not permitted,
-            7 conflict, 75 try later.
+Exit codes: 0 done, 1 error, 2 wrong use or input, 3 not ready, 4 does not match, 5 could not check,
+            6 not permitted, 7 conflict, 75 try later.
 Settings come from the environment, SHARED_RECORD_*; `shared-record serve --help` names the usual ones.""",
 )
 @click.version_option(__version__, prog_name="shared-record")

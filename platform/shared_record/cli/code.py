@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
 
 import click
+from sqlalchemy import Connection
 
-from shared_record.access import links
-from shared_record.cli.context import emit, json_option, open_installation, tenant_option
+from shared_record.access import links, printed
+from shared_record.cli.context import Installation, emit, json_option, open_installation, tenant_option
 from shared_record.cli.link import ACTOR
+from shared_record.cli.printed import import_file
+from shared_record.db.scope import Scope
 
 _LENGTH = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
@@ -32,7 +36,7 @@ class Length(click.ParamType[timedelta]):
 
 @click.group()
 def code() -> None:
-    """The access code that is printed next to a customer's link: show it, replace it."""
+    """The access code that is printed next to a customer's link: show it, replace it, take over other ones."""
 
 
 @code.command(
@@ -67,3 +71,20 @@ def reveal(customer: str, tenant: str, as_json: bool) -> None:
     with installation.db.write(scope) as connection:
         found = links.reveal_code(connection, installation.keys, installation.clock, scope, customer, ACTOR)
     emit({"customer_id": customer, "access_code": found}, as_json=as_json, text=found)
+
+
+@code.command("import", epilog="Example:  shared-record code import printed-codes.csv --tenant acme")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@tenant_option
+@json_option
+def import_(file: Path, tenant: str, as_json: bool) -> None:
+    """Let codes that were printed elsewhere open records too. FILE is CSV with the columns customer and code.
+
+    A code has 8 to 12 letters and digits and is kept as a hash. It counts until the customer's code is rotated. All
+    sessions of a customer whose code is imported end.
+    """
+    import_file(file, "code", tenant, _take, as_json=as_json)
+
+
+def _take(installation: Installation, scope: Scope, connection: Connection, customer: str, value: str) -> None:
+    printed.import_code(connection, installation.keys, installation.clock, scope, customer, value, ACTOR)

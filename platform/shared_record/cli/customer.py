@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from shared_record.access import links
+from shared_record.access import audit, links
 from shared_record.cli.context import emit, is_terminal, json_option, note, open_installation, tenant_option
 from shared_record.cli.link import ACTOR, as_data, as_text
 from shared_record.errors import InvalidInputError
 from shared_record.hosts.names import claim_host
 from shared_record.ledger.erasure import erase_customer
+from shared_record.tenancy.customers import create_customer, rename_customer
 
 
 @click.group()
@@ -31,6 +32,46 @@ def list_(tenant: str, as_json: bool) -> None:
         as_json=as_json,
         text="\n".join(as_text(installation, one) for one in found) or f"{tenant} has no customers yet.",
     )
+
+
+@customer.command(
+    epilog="""\b
+Examples:
+  shared-record customer create cust_northwind --tenant acme
+  shared-record customer create cust_eastwind --tenant acme --name "Eastwind Ltd" --unit calls"""
+)
+@click.argument("customer_id", metavar="CUSTOMER")
+@tenant_option
+@click.option("--name", metavar="TEXT", help="What people call the customer.")
+@click.option("--unit", metavar="TEXT", help="The unit of its deltas.  [default: the tenant's]")
+@json_option
+def create(customer_id: str, tenant: str, name: str | None, unit: str | None, as_json: bool) -> None:
+    """Make CUSTOMER before its first delta, and print its link."""
+    installation = open_installation()
+    scope = installation.tenant(tenant).scope
+    with installation.db.write(scope) as connection:
+        made = create_customer(
+            connection, installation.keys, installation.clock, scope, customer_id, display_name=name, unit=unit
+        )
+        audit.record(
+            connection, scope, installation.clock, "customer.created", actor=ACTOR, customer_id=made.customer_id
+        )
+        found = links.show_link(connection, installation.keys, scope, customer_id)
+    emit(as_data(installation, found), as_json=as_json, text=as_text(installation, found))
+
+
+@customer.command(epilog='Example:  shared-record customer rename cust_x "Northwind Ltd" --tenant acme')
+@click.argument("customer_id", metavar="CUSTOMER")
+@click.argument("name")
+@tenant_option
+@json_option
+def rename(customer_id: str, name: str, tenant: str, as_json: bool) -> None:
+    """Set what people call CUSTOMER. Its id stays."""
+    installation = open_installation()
+    scope = installation.tenant(tenant).scope
+    with installation.db.write(scope) as connection:
+        rename_customer(connection, scope, customer_id, name)
+    emit({"customer_id": customer_id, "name": name}, as_json=as_json, text=f"{customer_id} is now called {name}.")
 
 
 @customer.command(

@@ -35,7 +35,7 @@ from shared_record.manifest.apply import apply_tenants
 from shared_record.manifest.check import Known, check_files, find_files
 from shared_record.manifest.state import list_hosts
 from shared_record.settings import PREFIX, Settings
-from shared_record.tenancy.tenants import read_tenant
+from shared_record.tenancy.tenants import TEST_SUFFIX, read_tenant
 from shared_record.theming.loader import load_themes
 
 ACTOR = "cli:demo"
@@ -93,9 +93,11 @@ def _set_up(settings: Settings, db: Database, *, seed: bool) -> dict[str, Any]:
     path = settings.data_dir / "demo.json"
     state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"api_keys": {}, "seeded": {}}
     for slug in slugs:
-        if slug not in state["api_keys"]:
-            state["api_keys"][slug] = _make_key(db, clock, slug)
-            _write_private(path, state)
+        for plane, suffix in (("api_keys", ""), ("test_api_keys", TEST_SUFFIX)):
+            made = state.setdefault(plane, {})
+            if slug not in made:
+                made[slug] = _make_key(db, clock, slug + suffix)
+                _write_private(path, state)
     missing = [slug for slug in slugs if not state["seeded"].get(slug)]
     if seed and missing:
         state.setdefault("until", clock.now().isoformat())
@@ -172,6 +174,7 @@ def _card(settings: Settings, db: Database, keys: KeyRing, clock: Clock, state: 
                 "theme": chosen.theme,
                 "policy": chosen.policy.value,
                 "api_key": api_key,
+                "test_api_key": state["test_api_keys"][slug],
                 "customers": customers,
             }
         )
@@ -206,7 +209,7 @@ def _write_private(path: Path, document: dict[str, Any]) -> None:
 @contextmanager
 def _children(settings: Settings) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run web server and worker as children; end them with the block, whatever ends it."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": _log_file(settings)}
+    log = _log_file(settings)
     children: list[subprocess.Popen[bytes]] = []
 
     def stop(*_: object) -> None:
@@ -219,8 +222,11 @@ def _children(settings: Settings) -> Iterator[list[subprocess.Popen[bytes]]]:
     try:
         for command in ("serve", "worker"):
             line = [sys.executable, "-m", "shared_record", command, "--supervised"]
+            # The worker's output is the mails it would send: they belong before the eyes of who tries the demo.
+            out = None if command == "worker" else subprocess.DEVNULL
             # A session of their own: Ctrl-C reaches the supervisor alone, which then ends them in order.
-            children.append(subprocess.Popen(line, start_new_session=True, **quiet))  # noqa: S603  our own command
+            child = subprocess.Popen(line, start_new_session=True, stdout=out, stderr=log)  # noqa: S603  our own command
+            children.append(child)
         yield children
     except KeyboardInterrupt:
         note("\nStopping.")
@@ -295,6 +301,6 @@ def _print_card(card: dict[str, Any]) -> None:
     for tenant in card["tenants"]:
         lines.append(f"{tenant['slug']}  {tenant['policy']}, theme {tenant['theme']}")
         lines += [f"  {one['url']}  code {one['access_code']}" for one in tenant["customers"]]
-        lines += [f"  API key  {tenant['api_key']}", ""]
+        lines += [f"  API key  {tenant['api_key']}", f"  test data  {tenant['test_api_key']}", ""]
     lines += [f"Platform  {card['platform']['url']}  (API at /api/v1)", "Stop      Ctrl-C", ""]
     click.echo("\n".join(lines))

@@ -53,7 +53,7 @@ def export(customer: str, tenant: str, period: str | None, slug: str, output: Pa
         draft.unlink(missing_ok=True)
     summary = built.summary
     emit(
-        {"file": str(target), "rows": summary.rows, "total": summary.total, "sha256": built.sha256.hex()},
+        {"file": str(target)} | built.manifest,
         as_json=as_json,
         text=f"{target}: {summary.rows} rows, total {summary.total}.",
     )

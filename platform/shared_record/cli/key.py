@@ -19,7 +19,19 @@ from shared_record.cli.context import Installation, emit, json_option, open_inst
 from shared_record.cli.link import ACTOR
 from shared_record.db import lookup
 from shared_record.db.lookup import TenantRow
-from shared_record.db.schema import customer, job, link, signing_key, tenant
+from shared_record.db.schema import (
+    customer,
+    customer_secret,
+    entitlement,
+    imported_code,
+    job,
+    link,
+    mail,
+    method_secret,
+    signing_key,
+    tenant,
+    webhook_endpoint,
+)
 from shared_record.db.scope import Scope
 from shared_record.errors import ConflictError, Detail, InvalidInputError, NotFoundError
 from shared_record.keys import KeyRing, changing, write_private
@@ -34,7 +46,7 @@ SIGN_TOGETHER = (
 )
 
 _T: BindParameter[UUID] = bindparam("t")
-_LIVE_LINK = (link.c.tenant_id == _T) & link.c.revoked_at.is_(None)
+_LIVE_LINK = (link.c.tenant_id == _T) & link.c.revoked_at.is_(None) & link.c.sealed_handle.is_(None)
 _LIVE_CUSTOMER = (customer.c.tenant_id == _T) & customer.c.sealed_key.is_not(None)
 _FORMER = _LIVE_CUSTOMER & (customer.c.former_code_until > bindparam("now"))
 _LINKS = select(link.c.kid, func.count()).where(_LIVE_LINK).group_by(link.c.kid)
@@ -71,6 +83,14 @@ _SEALED = (
     (tenant, "sealed_key", "tenant_id"),
     (customer, "sealed_key", "customer_id"),
     (signing_key, "sealed_seed", "key_id"),
+    (webhook_endpoint, "sealed_secret", "endpoint_id"),
+    (webhook_endpoint, "sealed_former", "endpoint_id"),
+    (link, "sealed_handle", "customer_id"),
+    (imported_code, "sealed_pepper", "customer_id"),
+    (customer_secret, "sealed_secret", "secret_id"),
+    (method_secret, "sealed_secret", "secret_id"),
+    (entitlement, "sealed_value", "entitlement_id"),
+    (mail, "sealed_message", "mail_id"),
 )
 """Every sealed value: table, column, and the column that names the row in the place it is sealed for."""
 

@@ -13,25 +13,37 @@ from typing import Any
 import click
 
 from shared_record.access import audit as trail
-from shared_record.cli.context import Installation, emit, is_terminal, json_option, open_installation, tenant_option
+from shared_record.cli.context import (
+    Installation,
+    emit,
+    is_terminal,
+    json_option,
+    note,
+    open_installation,
+    tenant_option,
+)
 from shared_record.clock import rfc3339
-from shared_record.db import lookup
+from shared_record.db import leases, lookup
 from shared_record.db.lookup import TenantRow
-from shared_record.errors import ConflictError, UnavailableError
+from shared_record.errors import ConflictError, InvalidInputError, UnavailableError
 from shared_record.ledger.audit import Finding, audit
 from shared_record.ledger.audit_reading import Tally
 from shared_record.ledger.locks import LockStore, open_lock_store
+from shared_record.ledger.logs import SEQUENCER
+from shared_record.ledger.new_origin import NewOrigin, declare_origin, size_of
 from shared_record.ledger.status import LogStatus, StoreState, clear_halt, compare_with_store, read_status
 
 ACTOR = "cli"
 DIFFERS = 4
 MAX_FINDINGS = 1_000
+LEASE = timedelta(minutes=1)
 QUIET = timedelta(minutes=5)
 """How long new deltas may wait for a checkpoint before nobody seems to be making one."""
 
 ADVICE = {
     StoreState.AHEAD: "The database was restored from an older state. Restore the newer one (a replica, or the backup"
-    " made last), then run: shared-record ledger resume --tenant {slug}",
+    " made last), then run: shared-record ledger resume --tenant {slug}\n"
+    "              If nothing newer is left: shared-record ledger new-origin --tenant {slug} --reason TEXT",
     StoreState.BEHIND: "The lock store was replaced or restored from an older copy. Put its newest state back"
     " (SHARED_RECORD_LOCK_DIR); nothing is signed until then.",
     StoreState.DIFFERS: "Stop the workers and keep both copies. Find out which of the two checkpoints was published,"
@@ -127,6 +139,76 @@ def resume(tenant: str, as_json: bool) -> None:
     emit({"tenant": row.slug, "resumed": True}, as_json=as_json, text=text)
 
 
+@ledger.command(
+    "new-origin",
+    epilog="""\b
+Examples:
+  shared-record ledger new-origin --tenant acme --reason "restored from the backup of 21 November"
+  shared-record ledger new-origin --tenant acme --reason "signing key lost" --new-key --yes""",
+)
+@tenant_option
+@click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the audit trail, not published.")
+@click.option("--new-key", is_flag=True, help="Sign with a fresh key: the former one is lost, or known to others.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def new_origin(tenant: str, reason: str, new_key: bool, yes: bool, as_json: bool) -> None:
+    """Let a log begin anew under its next origin, where it cannot go on as it was. It cannot be undone.
+
+    All that is recorded stays, and the first checkpoint of the new origin covers it. That checkpoint carries the last
+    one of the former origin as the lock store knows it: a declared break. What was signed before stays valid, and
+    periods that were closed before are still proved by the former origin.
+    """
+    installation = open_installation()
+    row = installation.tenant(tenant)
+    if not reason.strip():
+        raise click.BadParameter("say why", param_hint="--reason")
+    if not yes:
+        if not is_terminal():
+            raise InvalidInputError("nothing was declared: add --yes where nobody can be asked.")
+        note(f"Everyone who checks {row.slug} will see that its log was broken off. Restoring a newer state avoids it.")
+        click.confirm("Declare a new origin?", abort=True, err=True)
+    done = _declare(installation, row, reason.strip(), new_key=new_key)
+    keys = [str(key) for key in done.vkeys]
+    data = {
+        "tenant": row.slug,
+        "formerOrigin": done.former,
+        "origin": done.origin,
+        "lastSize": size_of(done.last),
+        "abandonedCheckpoints": done.abandoned,
+        "vkeys": keys,
+    }
+    text = (
+        f"{row.slug}: the log goes on as {done.origin}; of {done.former} it carries over size {size_of(done.last)}.\n"
+        f"Tell customers and auditors the new key:\n{chr(10).join(f'  {key}' for key in keys)}"
+    )
+    emit(data, as_json=as_json, text=text)
+
+
+def _declare(installation: Installation, row: TenantRow, reason: str, *, new_key: bool) -> NewOrigin:
+    """Declare a new origin under the sequencer's lease, in one transaction with its trace in the audit trail."""
+    db, clock = installation.db, installation.clock
+    locks = _lock_store(installation)
+    lease = leases.acquire(db, clock, row.scope, SEQUENCER, ACTOR, LEASE)
+    if lease is None:
+        raise ConflictError(f"{row.slug}: a worker is at work on this log. Stop the workers, or try again in a minute.")
+    try:
+        with db.write(row.scope) as connection:
+            done = declare_origin(connection, installation.keys, clock, locks, lease, reason=reason, new_key=new_key)
+            detail = {
+                "former": done.former,
+                "origin": done.origin,
+                "reason": reason,
+                "lastSize": size_of(done.last),
+                "newKey": new_key,
+            }
+            trail.record(connection, row.scope, clock, "ledger.new_origin", actor=ACTOR, detail=detail)
+    except OSError as error:
+        raise UnavailableError(f"{row.slug}: the lock store cannot be read: {error}.") from error
+    finally:
+        leases.release(db, lease, clock.now())
+    return done
+
+
 def _require_agreement(installation: Installation, locks: LockStore, row: TenantRow) -> None:
     store = compare_with_store(installation.db, locks, row.scope)
     if store.problem is None:
@@ -210,6 +292,9 @@ def _advice(row: TenantRow, state: LogStatus, now: datetime) -> str | None:
     """Return what the operator should do about a log, or ``None``."""
     if state.store.state is not StoreState.AGREES:
         return ADVICE[state.store.state].format(slug=row.slug)
+    if state.audit_findings:
+        mend = f" Mend it, then run: shared-record ledger resume --tenant {row.slug}" if state.halted else ""
+        return f"Something that is stored is wrong. Run: shared-record ledger audit --tenant {row.slug}.{mend}"
     if state.halted is not None:
         return f"Database and lock store agree again. Run: shared-record ledger resume --tenant {row.slug}"
     if state.failures:
@@ -231,6 +316,12 @@ def _status_data(row: TenantRow, state: LogStatus, now: datetime) -> dict[str, A
         "halted": state.halted,
         "lockStore": {"state": state.store.state.value, "problem": state.store.problem},
         "lease": {"holder": state.holder, "until": rfc3339(state.lease_until) if state.lease_until else None},
+        "formerOrigins": list(state.former),
+        "audit": {
+            "at": rfc3339(state.audited_at) if state.audited_at else None,
+            "findings": state.audit_findings,
+            "first": state.audit_problem,
+        },
         "failures": state.failures,
         "lastError": state.last_error,
         "advice": _advice(row, state, now),
@@ -246,6 +337,12 @@ def _status_text(row: TenantRow, state: LogStatus, now: datetime) -> str:
         f"  behind      {state.behind:,} periods",
         f"  lock store  {state.store.problem or 'agrees'}",
     ]
+    lines += [f"  before      {origin}" for origin in state.former]
+    if state.audited_at is not None:
+        found = (
+            f"{state.audit_findings:,} wrong: {_printable(state.audit_problem or '')}" if state.audit_findings else "ok"
+        )
+        lines.append(f"  audit       {state.audited_at:%Y-%m-%d %H:%M:%S} UTC; {found}")
     if state.holder is not None:
         until = f", until {state.lease_until:%H:%M:%S} UTC" if state.lease_until else ""
         lines.append(f"  lease       {state.holder}{until}")

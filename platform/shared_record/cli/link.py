@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy import Connection
 
-from shared_record.access import links
+from shared_record.access import links, printed
 from shared_record.access.links import Link
 from shared_record.cli.address import as_served
 from shared_record.cli.context import Installation, emit, json_option, open_installation, tenant_option
+from shared_record.cli.printed import import_file
+from shared_record.db.scope import Scope
 
 ACTOR = "cli"
 
 
 @click.group()
 def link() -> None:
-    """A customer's persistent link: show it, turn it off, replace it.
+    """A customer's persistent link: show it, turn it off, replace it, take over another one.
 
     CUSTOMER is the vendor's own id of the customer. A change ends all sessions of the link at once, while the server
     runs.
@@ -64,6 +68,19 @@ def reissue(customer: str, tenant: str, as_json: bool) -> None:
     _change(links.reissue_link, customer, tenant, as_json=as_json)
 
 
+@link.command("import", epilog="Example:  shared-record link import printed-links.csv --tenant acme")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@tenant_option
+@json_option
+def import_(file: Path, tenant: str, as_json: bool) -> None:
+    """Make links that were printed elsewhere the customers' links. FILE is CSV with the columns customer and handle.
+
+    A handle is what stands behind /c/ in the link: 20 to 64 of a-z, 0-9, _ and -. The link that a customer had so far
+    stops working at once. Reading a file again changes nothing more.
+    """
+    import_file(file, "handle", tenant, _take, as_json=as_json)
+
+
 def as_data(installation: Installation, found: Link) -> dict[str, Any]:
     """Return a link for ``--json``."""
     return {
@@ -95,3 +112,9 @@ def _change(action: Callable[..., Link], customer: str, tenant: str, *, as_json:
     with installation.db.write(scope) as connection:
         found = action(connection, installation.keys, installation.clock, scope, customer, ACTOR)
     emit(as_data(installation, found), as_json=as_json, text=as_text(installation, found))
+
+
+def _take(installation: Installation, scope: Scope, connection: Connection, customer: str, value: str) -> None:
+    printed.import_link(
+        installation.db, connection, installation.keys, installation.clock, scope, customer, value, ACTOR
+    )

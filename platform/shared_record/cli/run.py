@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -13,14 +12,21 @@ from typing import Any, TypeVar
 
 import click
 
+from shared_record import log
 from shared_record.cli.address import note_address
 from shared_record.cli.context import note
 from shared_record.clock import SystemClock
 from shared_record.db import lookup
 from shared_record.db import migrate as migrations
 from shared_record.db.engine import Database
+from shared_record.delivery.deliver import Deliverer
+from shared_record.delivery.egress import Egress
+from shared_record.delivery.mail import open_post
+from shared_record.delivery.mailer import Mailer
 from shared_record.errors import ConfigurationError
+from shared_record.hooks.loader import load_plugins
 from shared_record.keys import KeyRing
+from shared_record.ledger.announce import expand
 from shared_record.ledger.locks import open_lock_store
 from shared_record.settings import PREFIX, Settings, load_settings
 from shared_record.worker import Worker
@@ -130,10 +136,13 @@ def serve(supervised: bool, **options: Any) -> None:
 @installation_options
 @click.option("--supervised", is_flag=True, hidden=True)
 def worker(supervised: bool, **options: Any) -> None:
-    """Integrate new deltas, publish checkpoints and close periods until Ctrl-C or SIGTERM. Any number may run."""
+    """Integrate new deltas, publish checkpoints, close periods, deliver webhooks and mail until Ctrl-C or SIGTERM.
+
+    Any number may run.
+    """
     settings = export_settings(**options)
     _require_migrated(settings)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log.configure(settings.log_level)
     if supervised:
         _follow_parent()
     stop = threading.Event()
@@ -141,12 +150,26 @@ def worker(supervised: bool, **options: Any) -> None:
         signal.signal(name, lambda *_: stop.set())
     db = Database(settings.sqlalchemy_url)
     locks = open_lock_store(settings)
-    loop = Worker(db, KeyRing.load(settings.keys_path), SystemClock(), locks, settings.checkpoint_seconds)
+    keys, anchors = KeyRing.load(settings.keys_path), load_plugins().checkpoint_anchors
+    loop = Worker(db, keys, SystemClock(), locks, settings.checkpoint_seconds, anchors)
+    # Deliveries have a thread, and connections to the database, of their own: checkpoints never wait for a receiver.
+    outgoing = Database(settings.sqlalchemy_url)
+    deliverer = Deliverer(outgoing, loop.keys, loop.clock, Egress(settings.egress_allow), expand)
+    sending = [threading.Thread(target=deliverer.run, args=(stop,), name="deliveries")]
+    if post := open_post(settings):
+        mailer = Mailer(outgoing, loop.keys, loop.clock, post)
+        sending.append(threading.Thread(target=mailer.run, args=(stop,), name="mail"))
     note(f"{loop.name} runs.")
+    for thread in sending:
+        thread.start()
     try:
         loop.run(stop)
     finally:
-        db.dispose()
+        stop.set()
+        for thread in sending:
+            thread.join()
+        for database in (db, outgoing):
+            database.dispose()
 
 
 def _follow_parent() -> None:

@@ -161,6 +161,7 @@ def _known(platform_hosts: tuple[str, ...]) -> Known:
         methods={slug: method.settings_model for slug, method in plugins.step_up_methods.items()},
         formats=plugins.export_formats.keys(),
         platform_hosts=platform_hosts,
+        anchors={slug: anchor.settings_model for slug, anchor in plugins.checkpoint_anchors.items()},
     )
 
 
