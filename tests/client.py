@@ -32,6 +32,7 @@ class Visitor:
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in jar.items())
         client = Client(self.application, use_cookies=False)
         headers.setdefault("Host", f"{host}:{PORT}")
+        headers.setdefault("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
         response = client.open(
             f"/{path}",
             method=method,

@@ -88,6 +88,7 @@ class Demo:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     python: str = sys.executable
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def data_dir(self) -> Path:
@@ -121,7 +122,7 @@ class Demo:
         """The environment of an operator's shell: none of this machine's settings, a home of its own."""
         mine = {name: value for name, value in os.environ.items() if not name.startswith(("SHARED_RECORD_", "PYTHON"))}
         mine |= {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder / "config")}
-        return mine
+        return mine | self.variables
 
     # --- Starting and ending ------------------------------------------------------------------------------------------
 

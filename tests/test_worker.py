@@ -1,44 +1,38 @@
-"""The job loop: its rounds, what it does when something is wrong, and that it may be killed at any time."""
+"""The job loop: its rounds, and what it does when something is wrong."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import bindparam, select
+from sqlalchemy import create_engine, select, text
 
 from shared_record import worker as worker_module
-from shared_record.clock import SystemClock
-from shared_record.db import migrate
+from shared_record.access import chain
 from shared_record.db.engine import Database
 from shared_record.db.lookup import list_due
-from shared_record.db.schema import checkpoint, epoch, epoch_member, leaf, log, node, period_tree, statement
-from shared_record.exports.service import build_export
-from shared_record.hooks.loader import load_plugins
-from shared_record.keys import KeyRing
-from shared_record.ledger import merkle
-from shared_record.ledger.checkpoints import HEARTBEAT
-from shared_record.ledger.entry import parse_epoch
+from shared_record.db.schema import (
+    audit_event,
+    checkpoint,
+    log,
+    period_tree,
+    statement,
+    view_count,
+)
+from shared_record.ledger.agenda import HEARTBEAT
+from shared_record.ledger.audit import audit
 from shared_record.ledger.intake import Accepted
 from shared_record.ledger.locks import FileLockStore
-from shared_record.ledger.note import parse_checkpoint
 from shared_record.ledger.records import find_delta
 from shared_record.tenancy.tenants import update_tenant
-from shared_record.verifier.checks import Result, check_export
 from shared_record.worker import RETRY, Worker
 from world import Shop, open_shop
 
 INTERVAL = 10
-KILLS = 10
 
 
 @pytest.fixture
@@ -174,10 +168,10 @@ def test_a_broken_tenant_does_not_hold_up_another(
     other = open_shop(shop.db, shop.keys, shop.clock, tmp_path, slug="zeta", hosts=("usage.zeta.localhost",))
     original = worker_module.make_checkpoint
 
-    def broken(db, keys, clock, locks, lease):
+    def broken(db, keys, clock, locks, lease, witnesses):
         if lease.scope == shop.scope:
             raise OSError("no such volume")
-        return original(db, keys, clock, locks, lease)
+        return original(db, keys, clock, locks, lease, witnesses)
 
     monkeypatch.setattr(worker_module, "make_checkpoint", broken)
     mine, theirs = record(shop), record(other)
@@ -221,87 +215,131 @@ def test_two_workers_at_once_make_one_sequence_of_epochs(shop: Shop) -> None:
             thread.join()
     assert failures == []
     assert state(shop, newest) == "verified"
-    check_ledger(shop)
+    assert list(audit(shop.db, shop.keys, shop.locks, shop.scope)) == []
     assert len(published(shop)) > 2
 
 
-# --- Killed at any instruction ---------------------------------------------------------------------------------------
-
-WORKER = """
-import sys, threading
-from datetime import timedelta
-from pathlib import Path
-from shared_record import worker
-from shared_record.clock import SystemClock
-from shared_record.db.engine import Database
-from shared_record.keys import KeyRing
-from shared_record.ledger.locks import FileLockStore
-worker.LEASE = timedelta(milliseconds=300)  # else each killed worker would hold the work up for minutes
-worker.RETRY = timedelta(milliseconds=50)
-url, keys, locks = sys.argv[1:]
-loop = worker.Worker(Database(url), KeyRing.load(Path(keys)), SystemClock(), FileLockStore(Path(locks)), 0)
-print("runs", flush=True)
-loop.run(threading.Event(), poll_seconds=0.01)
-"""
+# --- The nightly audit -----------------------------------------------------------------------------------------------
 
 
-def test_a_worker_killed_again_and_again_loses_and_doubles_nothing(tmp_path: Path, keys: KeyRing) -> None:
-    url = f"sqlite:///{tmp_path / 'db.sqlite3'}"
-    migrate.upgrade(url)
-    keys.save(tmp_path / "keys.json")
-    db = Database(url)
-    clock = SystemClock()
-    shop = open_shop(db, keys, clock, tmp_path)  # type: ignore[arg-type]  its clock runs by itself
-    accepted: list[str] = []
-    stop = threading.Event()
+def alarms(shop: Shop) -> list[dict[str, object]]:
+    with shop.db.read(shop.scope) as connection:
+        query = select(audit_event.c.detail).where(
+            audit_event.c.tenant_id == shop.scope.plane, audit_event.c.event == "integrity.alarm"
+        )
+        return list(connection.execute(query).scalars())
 
-    def load() -> None:
-        number = 0
-        while not stop.is_set():
-            number += 1
-            results = shop.record(f"cust_{number % 4}", *[str(number + n) for n in range(5)])
-            accepted.extend(one.record_id for one in results if isinstance(one, Accepted))
-            time.sleep(0.01)
 
-    loader = threading.Thread(target=load)
-    loader.start()
+def change_log(shop: Shop, **values: object) -> None:
+    with shop.db.write(shop.scope) as connection:
+        connection.execute(log.update().where(log.c.tenant_id == shop.scope.plane).values(**values))
+
+
+def test_each_log_is_audited_once_a_day_by_one_worker(shop: Shop, worker: Worker) -> None:
+    record(shop)
+    worker.run_once()
+    assert worker.audit_once() == 0
+    shop.clock.advance(days=1)
+    other = Worker(shop.db, shop.keys, shop.clock, shop.locks, INTERVAL)
+    assert worker.audit_once() == 2  # the live log and that of test data
+    assert other.audit_once() == 0
+    state_ = log_of(shop)
+    assert (state_.audited_at, state_.audit_findings, state_.audit_problem) == (shop.clock.now(), 0, None)
+    assert alarms(shop) == []
+    shop.clock.advance(hours=23)
+    assert worker.audit_once() == 0
+    shop.clock.advance(hours=1)
+    assert other.audit_once() == 2
+
+
+def test_what_the_audit_finds_is_an_alarm_and_halts_nothing(
+    shop: Shop, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(shop)
+    worker.run_once()
+    with shop.db.write(shop.scope) as connection:
+        trees = period_tree.update().where(period_tree.c.tenant_id == shop.scope.plane)
+        connection.execute(trees.values(base=7))
+    shop.clock.advance(days=1)
+    assert worker.audit_once() == 2
+    state_ = log_of(shop)
+    assert (state_.audit_findings, state_.halted) == (1, None)
+    assert "its base 7 differs" in state_.audit_problem
+    assert any("integrity.alarm" in line and "its base 7 differs" in line for line in caplog.messages)
+    assert {one.levelname for one in caplog.records if "integrity.alarm" in one.getMessage()} == {"ERROR"}
+    (event,) = alarms(shop)
+    assert (event["findings"], event["halted"]) == (1, False)
+    later = record(shop, "2", "cust_b")
+    worker.run_once()
+    assert state(shop, later) == "verified"
+
+
+@pytest.mark.parametrize("what", ["frontier", "note", "epoch"])
+def test_a_newest_checkpoint_that_is_contradicted_halts_the_log(shop: Shop, worker: Worker, what: str) -> None:
+    record(shop)
+    worker.run_once()
+    if what == "frontier":
+        change_log(shop, frontier=b"x" * 32)
+    elif what == "note":
+        with shop.db.write(shop.scope) as connection:
+            notes = checkpoint.update().where(checkpoint.c.tenant_id == shop.scope.plane)
+            connection.execute(notes.values(note="something else"))
+    else:
+        change_epoch_as_owner(shop)
+    shop.clock.advance(days=1)
+    worker.audit_once()
+    assert "The audit found that the log must not be continued" in log_of(shop).halted
+    assert alarms(shop)[0]["halted"] is True
+    later = record(shop, "2")
+    worker.run_once()
+    assert state(shop, later) == "recorded"
+
+
+def change_epoch_as_owner(shop: Shop) -> None:
+    """Change what the application may not."""
+    engine = create_engine(shop.db.url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE epoch SET entry = entry || ' '"))
+    engine.dispose()
+
+
+def test_a_long_audit_does_not_hold_up_checkpoints_and_gives_way_to_them(
+    shop: Shop, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(shop)
+    worker.run_once()
+    shop.clock.advance(days=1)
+    began, go_on = threading.Event(), threading.Event()
+    real = worker_module.nightly.audit
+
+    def long(*args, **kwargs):
+        began.set()
+        assert go_on.wait(20)
+        yield from real(*args, **kwargs)
+
+    monkeypatch.setattr(worker_module.nightly, "audit", long)
+    thread = threading.Thread(target=worker.audit_once)
+    thread.start()
     try:
-        for round_ in range(KILLS):
-            child = start_worker(url, tmp_path)
-            time.sleep(0.35 + 0.037 * round_)  # past the former one's lease, then into another moment each time
-            child.kill()
-            assert child.wait(10) == -signal.SIGKILL
-            child.stdout.close()
-            check_ledger(shop)
+        assert began.wait(20)
+        later = record(shop, "2")
+        assert worker.run_once() >= 1
+        assert state(shop, later) == "verified"
     finally:
-        stop.set()
-        loader.join()
-    time.sleep(0.3)
-    worker = Worker(db, keys, clock, shop.locks, 0)
-    limit = time.monotonic() + 15
-    while any(state(shop, one) != "verified" for one in accepted[-20:]) and time.monotonic() < limit:
-        worker.run_once()
-        time.sleep(0.05)
-    check_ledger(shop)
-    assert len(published(shop)) > KILLS / 2
-    with db.read(shop.scope) as connection:
-        query = select(leaf.c.record_id).where(leaf.c.tenant_id == shop.scope.plane)
-        assert sorted(connection.execute(query).scalars()) == sorted(accepted)
-    for customer in range(4):
-        check_exported(shop, f"cust_{customer}")
-    db.dispose()
+        go_on.set()
+        thread.join()
+    assert log_of(shop).audit_findings == 0
 
 
-def start_worker(url: str, folder: Path) -> subprocess.Popen[str]:
-    line = [sys.executable, "-c", WORKER, url, str(folder / "keys.json"), str(folder / "locks")]
-    quiet = {name: value for name, value in os.environ.items() if not name.startswith("SHARED_RECORD_")}
-    child = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=quiet)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "runs\n"
-    return child
-
-
-# --- Invariants ------------------------------------------------------------------------------------------------------
+def test_an_audit_that_is_stopped_is_begun_anew_by_the_next_worker(shop: Shop, worker: Worker) -> None:
+    record(shop)
+    worker.run_once()
+    shop.clock.advance(days=1)
+    stop = threading.Event()
+    stop.set()
+    assert worker.audit_once(stop) == 0
+    assert log_of(shop).audited_at is None
+    assert Worker(shop.db, shop.keys, shop.clock, shop.locks, INTERVAL).audit_once() == 2
 
 
 def published(shop: Shop) -> list[int]:
@@ -310,59 +348,31 @@ def published(shop: Shop) -> list[int]:
         return sorted(row.size for row in connection.execute(query) if row.state == "published")
 
 
-def check_ledger(shop: Shop) -> None:
-    """What must hold at every instant, whoever was killed where."""
-    of = {"t": shop.scope.plane}
-    with shop.db.read(shop.scope, snapshot=True) as connection:
-
-        def every(table, *order):
-            return connection.execute(
-                select(table).where(table.c.tenant_id == bindparam("t")).order_by(*order), of
-            ).all()
-
-        trees, leaves = every(period_tree), every(leaf, leaf.c.tree_id, leaf.c.seq)
-        epochs, members = every(epoch, epoch.c.n), every(epoch_member, epoch_member.c.epoch)
-        checkpoints, nodes = every(checkpoint, checkpoint.c.size), every(node)
-        [state_] = every(log)
-    hashes: dict[str, list[bytes]] = {}
-    for row in leaves:
-        hashes.setdefault(row.tree_id, []).append(row.hash)
-        assert row.seq == len(hashes[row.tree_id])
-        assert row.hash == merkle.leaf_hash(row.entry.encode())
-    for tree in trees:
-        mine = hashes.get(tree.tree_id, [])
-        assert tree.psize <= tree.vsize <= tree.size == len(mine)
-        if tree.vsize:
-            assert merkle.frontier_root(merkle.split_hashes(tree.frontier)) == merkle.root(mine[: tree.vsize])
-        if tree.psize:
-            assert tree.proot == merkle.root(mine[: tree.psize])
-    for row in nodes:
-        size = 1 << row.level
-        assert row.hash == merkle.root(hashes[row.tree_id][row.idx * size : (row.idx + 1) * size])
-    for row in members:
-        assert row.root == merkle.root(hashes[row.tree_id][: row.size])
-    assert [row.n for row in epochs] == list(range(state_.size))
-    assert [row.size for row in checkpoints] == list(range(1, state_.size + 1))
-    assert [row.state for row in checkpoints[:-1]] == ["published"] * len(checkpoints[:-1])
-    before = b""
-    for row, signed in zip(epochs, checkpoints, strict=True):
-        assert row.hash == merkle.leaf_hash(row.entry.encode())
-        assert parse_epoch(row.entry).prev == before
-        before = row.hash
-        body = parse_checkpoint(signed.body)
-        assert (body.size, body.root) == (signed.size, merkle.root([one.hash for one in epochs[: signed.size]]))
-        assert (signed.note is not None) == (signed.state == "published")
-    # The store has the newest body, or the one before while the newest is only prepared.
-    assert shop.locks.read(state_.origin) in [None, *(row.body for row in checkpoints)][-2:]
+def test_new_rows_of_the_audit_trail_are_chained_and_the_head_is_logged(
+    shop: Shop, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(shop)
+    shop.code("cust_a")
+    caplog.set_level("INFO", "shared_record.worker")
+    assert (worker.seal_once(), worker.seal_once()) == (1, 0)
+    with shop.db.read(shop.scope) as connection:
+        verdict = chain.verify(connection, shop.scope)
+    assert (verdict.waiting, verdict.problems) == (0, [])
+    assert [line for line in caplog.messages if "sealed" in line] == [f"tenant acme: audit.sealed {verdict.head}"]
 
 
-def check_exported(shop: Shop, customer: str) -> None:
-    """An export of everything matches, and nothing in it is left uncovered."""
-    kind = load_plugins().export_formats["json"]
-    period = SystemClock().now().strftime("%Y-%m")
-    with tempfile.TemporaryFile() as file:
-        who = shop.link(customer).customer_id
-        build_export(shop.db, shop.keys, shop.clock, shop.scope, who, period, kind, file)
-        file.seek(0)
-        outcome = check_export(file)
-    assert (outcome.result, outcome.reason, outcome.not_covered) == (Result.MATCHES, None, 0)
+def test_sessions_and_counts_past_their_time_are_removed_once_a_day(shop: Shop, worker: Worker) -> None:
+    record(shop)
+    who, now = shop.link("cust_a").customer_id, shop.clock.now()
+    with shop.db.write(shop.scope) as connection:
+        connection.execute(
+            view_count.insert(),
+            {"tenant_id": shop.scope.plane, "customer_id": who, "hour": now, "tier": "outer", "views": 1},
+        )
+    worker.run_once()
+    shop.clock.advance(days=401)
+    record(shop)
+    worker.run_once()
+    with shop.db.read(shop.scope) as connection:
+        mine = view_count.c.tenant_id == shop.scope.plane
+        assert connection.execute(select(view_count.c.views).where(mine)).all() == []

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from shared_record.access import links, sessions
+from shared_record.access import audit, links, sessions
 from shared_record.access.policy import Surface, needs_session
 from shared_record.access.sessions import Here, Moved, Visit, cookie_name
 from shared_record.db.schema import customer, host, link, session, tenant, tenant_method
@@ -141,7 +141,7 @@ def test_a_cookie_with_the_prefix_counts_on_tls_only_and_without_it_elsewhere(sh
     ],
     ids=lambda value: str(value),
 )
-def test_each_thing_a_session_rests_on_ends_it_alone(shop: Shop, table: Any, values: dict[str, Any]) -> None:
+def test_s05_each_thing_a_session_rests_on_ends_it_alone(shop: Shop, table: Any, values: dict[str, Any]) -> None:
     cookies = open_session(shop)
     assert is_open(shop, cookies)
     change(shop, table, **values)
@@ -224,7 +224,7 @@ def test_p03_an_unknown_policy_shows_the_least(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("policy", Policy)
-def test_the_access_log_is_inner_under_every_policy(policy: Policy) -> None:
+def test_p01_the_access_log_is_inner_under_every_policy(policy: Policy) -> None:
     assert needs_session(policy, Surface.ACCESS_LOG)
     assert needs_session(policy, Surface.LANDING) == (policy is Policy.GATED)
     assert needs_session(policy, Surface.DETAIL) == (policy is not Policy.OPEN)
@@ -318,7 +318,7 @@ def _undo(shop: Shop) -> None:
         connection.execute(host.update().where(host.c.tenant_id == shop.scope.config).values(role="serving"))
 
 
-def test_many_browsers_unlock_one_record_at_the_same_moment(shop: Shop) -> None:
+def test_s15_many_browsers_unlock_one_record_at_the_same_moment_and_ten_stay_open(shop: Shop) -> None:
     visit, barrier = seen(shop), Barrier(12)
 
     def issue(_: int) -> str:
@@ -331,7 +331,7 @@ def test_many_browsers_unlock_one_record_at_the_same_moment(shop: Shop) -> None:
     with ThreadPoolExecutor(12) as pool:
         sids = list(pool.map(issue, range(12)))
     name = cookie_name(visit.row.link_id, secure=False)
-    assert all(is_open(shop, {name: sid}) for sid in sids)
+    assert sum(is_open(shop, {name: sid}) for sid in sids) == sessions.MAX_LIVE
 
 
 def test_the_test_plane_has_sessions_of_its_own(shop: Shop) -> None:
@@ -349,3 +349,121 @@ def test_the_test_plane_has_sessions_of_its_own(shop: Shop) -> None:
     assert sessions.visit(shop.db, shop.clock, alone, twin.handle, {}, secure=False) is None
     elsewhere = Here(shop.hosts[0], uuid4(), None)
     assert sessions.visit(shop.db, shop.clock, elsewhere, twin.handle, {}, secure=False) is None
+
+
+# --- Many sessions of one link ---------------------------------------------------------------------------------------
+
+
+def listed(shop: Shop, cookies: dict[str, str] | None = None) -> list[sessions.Device]:
+    visit = seen(shop, "cust_a", cookies)
+    with shop.db.read(shop.scope) as connection:
+        return sessions.list_live(connection, shop.clock, visit)
+
+
+def stored(shop: Shop) -> int:
+    with shop.db.read(shop.scope) as connection:
+        return len(connection.execute(select(session.c.sid_hash).where(session.c.tenant_id == shop.scope.plane)).all())
+
+
+def test_s15_an_eleventh_session_ends_the_oldest_and_says_so(shop: Shop) -> None:
+    jars = []
+    for _ in range(sessions.MAX_LIVE + 1):
+        jars.append(open_session(shop))
+        shop.clock.advance(seconds=1)
+    other = open_session(shop, "cust_b")
+    assert [is_open(shop, jar) for jar in jars] == [False] + [True] * sessions.MAX_LIVE
+    assert is_open(shop, other, "cust_b")
+    with shop.db.read(shop.scope) as connection:
+        events = audit.of_customer(connection, shop.scope, seen(shop).customer_id, ["session.revoked"], 10)
+    assert [(one.actor, one.detail["reason"]) for one in events] == [("system", "more than the limit")]
+
+
+def test_s15_a_flood_of_sessions_leaves_a_bounded_number_of_rows(shop: Shop) -> None:
+    for _ in range(sessions.MAX_LIVE + sessions.MAX_ENDED + 15):
+        open_session(shop)
+    assert stored(shop) == sessions.MAX_LIVE + sessions.MAX_ENDED
+
+
+def test_s15_the_list_of_live_sessions_is_those_that_open_the_record(shop: Shop) -> None:
+    idle = open_session(shop)
+    shop.clock.advance(minutes=29)
+    mine, other = open_session(shop), open_session(shop)
+    assert [one.is_this for one in listed(shop, mine)].count(True) == 1
+    assert len(listed(shop)) == 3
+    shop.clock.advance(minutes=2)
+    assert not is_open(shop, idle)
+    assert len(listed(shop)) == 2
+    sessions.end(shop.db, shop.clock, seen(shop, "cust_a", other))
+    (device,) = listed(shop, mine)
+    assert (device.method, device.host, device.is_this) == ("access_code", shop.hosts[0], True)
+    sid = next(iter(mine.values()))
+    assert sid not in repr(device)
+    assert hashlib.sha256(sid.encode()).hexdigest() not in repr(device)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("event", RACES)
+def test_s15_what_ends_a_session_takes_it_off_the_list(shop: Shop, event: str) -> None:
+    visit = seen(shop, "cust_a", open_session(shop))
+    with shop.db.write(shop.scope) as connection:
+        RACES[event](connection, shop, "cust_a")
+    with shop.db.read(shop.scope) as connection:
+        left = sessions.list_live(connection, shop.clock, visit)
+    assert left == [] or event == "tenant suspended"  # nobody can ask then
+
+
+def test_s15_all_sessions_of_a_record_end_at_once_and_of_no_other(shop: Shop) -> None:
+    jars, other = [open_session(shop) for _ in range(3)], open_session(shop, "cust_b")
+    visit = seen(shop, "cust_a", jars[0])
+    assert (sessions.end_all(shop.db, shop.clock, visit), sessions.end_all(shop.db, shop.clock, visit)) == (3, 0)
+    assert [is_open(shop, jar) for jar in jars] == [False] * 3
+    assert is_open(shop, other, "cust_b")
+
+
+def test_s15_ended_sessions_are_swept_after_a_month_and_live_ones_never(shop: Shop) -> None:
+    ended, _ = open_session(shop), open_session(shop, "cust_b")
+    sessions.end(shop.db, shop.clock, seen(shop, "cust_a", ended))
+    shop.clock.advance(days=29)
+    live = open_session(shop)
+    assert sessions.sweep(shop.db, shop.clock, shop.scope) == 0
+    shop.clock.advance(days=1, hours=1)
+    assert sessions.sweep(shop.db, shop.clock, shop.scope) == 1  # the one that was closed; the other ran 12 hours more
+    shop.clock.advance(hours=12)
+    assert sessions.sweep(shop.db, shop.clock, shop.scope) == 1
+    assert stored(shop) == 1
+    assert not is_open(shop, live)
+
+
+def test_s02_a_cookie_on_the_wrong_host_is_refused_and_logged_without_it(
+    shop: Shop, keys: KeyRing, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = open_shop(shop.db, keys, shop.clock, tmp_path, slug="other", hosts=("usage.other.localhost",))
+    other.record("cust_z", "1")
+    jar = open_session(shop)
+    (sid,) = jar.values()
+    caplog.set_level("INFO", "shared_record.access")
+    handle, foreign = shop.link("cust_a").handle, other.link("cust_z").handle
+    assert handle is not None
+    assert foreign is not None
+    there = Here(other.hosts[0], other.scope.config, None)
+    assert sessions.visit(shop.db, shop.clock, there, handle, jar, secure=False) is None
+    mine = cookie_name(seen(other, "cust_z").row.link_id, secure=False)
+    found = sessions.visit(shop.db, shop.clock, there, foreign, {mine: sid}, secure=False)
+    assert isinstance(found, Visit)
+    assert found.session is None
+    second = look(shop, "cust_a", jar, host=shop.hosts[1])
+    assert second == Moved(shop.hosts[0])
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split()[0] for line in lines] == ["session.host_mismatch"] * 3
+    assert not any(secret in line for line in lines for secret in (sid, handle, foreign))
+
+
+def test_s05_what_is_denied_on_looking_is_logged_and_written_nowhere(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    jar = open_session(shop)
+    with shop.db.write(shop.scope) as connection:
+        links.rotate_code(connection, shop.keys, shop.clock, shop.scope, "cust_a", "me")
+    caplog.set_level("INFO", "shared_record.access")
+    assert not is_open(shop, jar)
+    assert [record.getMessage().partition("reason=")[2] for record in caplog.records] == ["'code rotated'"]

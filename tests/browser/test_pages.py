@@ -119,7 +119,7 @@ def unlock_by_keyboard(opened: Tab, person: Person) -> None:
 
 @pytest.mark.parametrize("javascript", [False, True], ids=["plain", "javascript"])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_journey(chromium: Chromium, demo: Demo, policy: str, javascript: bool, tmp_path: Path) -> None:
+def test_l04_the_journey(chromium: Chromium, demo: Demo, policy: str, javascript: bool, tmp_path: Path) -> None:
     person = demo.seeded(POLICIES[policy])
     with tab(chromium, person.url, javascript=javascript) as opened:
         page = opened.page
@@ -173,6 +173,23 @@ def test_the_journey(chromium: Chromium, demo: Demo, policy: str, javascript: bo
         page.wait_for_url(person.url)
         assert page.get_by_role("button", name="Close record").count() == 0
         assert opened.wrong == []
+
+
+def test_l08_going_back_after_closing_shows_nothing_of_the_record(chromium: Chromium, demo: Demo) -> None:
+    person = demo.seeded("acme", 2)
+    with tab(chromium, person.url, javascript=True) as opened:
+        page = opened.page
+        unlock_by_keyboard(opened, person)
+        page.goto(f"{person.url}/activity")
+        expect(page.locator("tbody tr").first).to_be_visible()
+        page.get_by_role("link", name="Access log").click()
+        opened.check()
+        page.get_by_role("button", name="Close record").click()
+        page.wait_for_url(person.url)
+        for _ in range(2):
+            page.go_back()
+            expect(page.locator("input[type=text]")).to_be_visible()
+            assert page.locator("tbody tr").count() == 0
 
 
 def test_a_wrong_code_says_so_at_the_top_and_at_the_field(chromium: Chromium, demo: Demo) -> None:

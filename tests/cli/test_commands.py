@@ -119,7 +119,10 @@ JSON: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "tenants list": (("tenants", "list"), {"tenants"}),
     "tenants check": (("tenants", "check", str(TENANTS)), {"ok", "files", "problems"}),
     "tenants apply": (("tenants", "apply", str(TENANTS), "--dry-run"), {"ok", "applied", "plans"}),
-    "apikey create": (("apikey", "create", *OF), {"tenant", "name", "api_key"}),
+    "apikey create": (("apikey", "create", *OF), {"tenant", "name", "id", "api_key"}),
+    "apikey list": (("apikey", "list", *OF), {"tenant", "keys"}),
+    "token create": (("token", "create", "--name", "kim", *OF), {"tenant", "name", "id", "token"}),
+    "token list": (("token", "list", *OF), {"tenant", "tokens"}),
     "customer list": (("customer", "list", *OF), {"tenant", "customers"}),
     "customer move-host": (
         ("customer", "move-host", "cust_a", "record.acme.localhost", *OF),
@@ -198,7 +201,7 @@ ERRORS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "unknown customer of policy": (("policy", "set", "OPEN", "--customer", "cust_zzz", *OF), 1, "cust_zzz"),
     "unknown customer of move": (("customer", "move-host", "cust_zzz", "record.acme.localhost", *OF), 1, "cust_zzz"),
     "unknown customer of export": (("export", "cust_zzz", *OF), 1, "cust_zzz"),
-    "unknown format": (("export", "cust_a", *OF, "--format", "xls"), 1, "Installed: bundle, csv, json"),
+    "unknown format": (("export", "cust_a", *OF, "--format", "xls"), 1, "Installed: bundle, csv, focus, json, jsonl, "),
     "unknown period": (("export", "cust_a", *OF, "--period", "1999-01"), 1, "nothing is recorded in 1999-01"),
     "host of another tenant": (
         ("customer", "move-host", "cust_a", "energy.borealis.localhost", *OF),

@@ -14,6 +14,7 @@ from shared_record.cli.context import Installation
 from shared_record.db.schema import audit_event, log
 from shared_record.ledger.checkpoints import LogHaltedError
 from shared_record.settings import Settings
+from shared_record.worker import Worker
 from world import Shop
 
 ORIGIN = "localhost/log/acme"
@@ -133,3 +134,65 @@ def test_a_lock_store_that_cannot_be_read_is_said(installed: Shop, tmp_path: Pat
     with installed.db.write(installed.scope) as connection:
         connection.execute(log.update().where(log.c.tenant_id == installed.scope.plane).values(halted="by hand"))
     assert run("resume", "--tenant", "acme").exit_code == 75
+
+
+# --- A new origin ----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_origin_is_declared_only_on_purpose(installed: Shop) -> None:
+    installed.record("cust_a", "1")
+    installed.checkpoint()
+    installed.clock.advance(minutes=10)
+    assert run("new-origin", "--tenant", "acme", "--yes").exit_code == 2  # no reason
+    assert run("new-origin", "--tenant", "acme", "--reason", " ", "--yes").exit_code == 2
+    refused = run("new-origin", "--tenant", "acme", "--reason", "key lost")
+    assert refused.exit_code == 2
+    assert "nothing was declared: add --yes" in refused.stderr
+    assert f"acme  {ORIGIN}\n" in run("status", "--tenant", "acme").stdout
+    done = json.loads(
+        run("new-origin", "--tenant", "acme", "--reason", "key lost", "--new-key", "--yes", "--json").stdout
+    )
+    assert (done["formerOrigin"], done["origin"], done["lastSize"]) == (ORIGIN, f"{ORIGIN}/2", 1)
+    with installed.db.read(installed.scope) as connection:
+        query = select(audit_event.c.actor, audit_event.c.detail).where(
+            audit_event.c.tenant_id == installed.scope.plane, audit_event.c.event == "ledger.new_origin"
+        )
+        (event,) = connection.execute(query).all()
+    assert (event.actor, event.detail["reason"], event.detail["newKey"]) == ("cli", "key lost", True)
+    assert installed.checkpoint() == 1
+    text = run("status", "--tenant", "acme").stdout
+    assert text.startswith(f"acme  {ORIGIN}/2\n  size        1\n")
+    assert f"  before      {ORIGIN}\n" in text
+    assert run("audit", "--tenant", "acme").exit_code == 0
+
+
+def test_a_new_origin_waits_for_a_worker_and_needs_the_lock_store(installed: Shop, tmp_path: Path) -> None:
+    installed.record("cust_a", "1")
+    installed.checkpoint()  # its lease runs on
+    arguments = ("new-origin", "--tenant", "acme", "--reason", "x", "--yes")
+    busy = run(*arguments)
+    assert (busy.exit_code, "a worker is at work" in busy.stderr) == (7, True)
+    installed.clock.advance(minutes=10)
+    (file,) = (tmp_path / "locks").glob("*.checkpoint")
+    file.unlink()
+    file.mkdir()
+    assert run(*arguments).exit_code == 75
+    assert json.loads(run("status", "--tenant", "acme", "--json").stdout)["logs"][0]["formerOrigins"] == []
+
+
+def test_status_shows_the_last_audit(installed: Shop) -> None:
+    installed.record("cust_a", "1")
+    installed.checkpoint()
+    worker = Worker(installed.db, installed.keys, installed.clock, installed.locks, 10)
+    installed.clock.advance(days=1)
+    worker.audit_once()
+    assert "  audit       2026-11-23 12:10:00 UTC; ok\n" in run("status", "--tenant", "acme").stdout
+    with installed.db.write(installed.scope) as connection:
+        connection.execute(log.update().where(log.c.tenant_id == installed.scope.plane).values(frontier=b"x" * 32))
+    installed.clock.advance(days=1)
+    worker.audit_once()
+    text = run("status", "--tenant", "acme").stdout
+    assert "wrong: the log's frontier differs from its epochs" in text
+    assert "HALTED" in text
+    form = json.loads(run("status", "--tenant", "acme", "--json").stdout)["logs"][0]
+    assert (form["audit"]["findings"], form["audit"]["first"]) == (1, "the log's frontier differs from its epochs")

@@ -29,6 +29,7 @@ import click
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
 from client import Visitor, url_of
 from servers import free_port
@@ -38,7 +39,7 @@ from shared_record.cli import cli
 from shared_record.hooks import specs
 from shared_record.hooks.loader import GROUP, Plugins, load_plugins
 from shared_record.ledger import entry, note
-from shared_record.manifest.schema import HostEntry, Manifest, MethodEntry
+from shared_record.manifest.schema import AnchorEntry, HostEntry, Manifest, MethodEntry, WitnessEntry
 from shared_record.settings import Settings
 from shared_record.tenancy.methods import put_methods
 from shared_record.theming.loader import load_themes
@@ -95,7 +96,7 @@ def commands(text: str) -> Iterator[list[str]]:
         if not starts or "install" in words[: starts[0]]:
             continue
         arguments = words[starts[0] + 1 :]
-        ends = [i for i, word in enumerate(arguments) if word in ("|", "||", "&&", ";", ">", "2>")]
+        ends = [i for i, word in enumerate(arguments) if word in ("|", "||", "&&", ";", "<", ">", "2>")]
         yield arguments[: ends[0]] if ends else arguments
 
 
@@ -286,7 +287,17 @@ def visitor(shop: Shop, plugins: Plugins) -> Visitor:
 def test_the_step_up_method_of_the_guide_works(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
-    project, module = write_labelled("how-to/plugin.md", tmp_path)
+    project, module, contract = write_labelled("how-to/plugin.md", tmp_path)
+    checked = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(contract)],
+        env=os.environ | {"PYTHONPATH": str(module.parents[1])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout
     declared = tomllib.loads(project.read_text())["project"]["entry-points"][GROUP]
     [(name, value)] = declared.items()
     assert module.parent.name == value
@@ -325,16 +336,16 @@ def test_the_export_format_of_the_guide_works(
 ) -> None:
     [module] = write_labelled("how-to/export-format.md", tmp_path)
     load_module(module.stem, module, monkeypatch)
-    plugins = with_installed(EntryPoint("export_lines", module.stem, GROUP))
+    plugins = with_installed(EntryPoint("export_table", module.stem, GROUP))
     from shared_record.tenancy.tenants import update_tenant
 
     with shop.db.write(shop.scope) as connection:
-        update_tenant(connection, shop.scope, {"export_formats": ["csv", "json", "jsonl"], "policy": "OPEN"})
+        update_tenant(connection, shop.scope, {"export_formats": ["csv", "json", "table"], "policy": "OPEN"})
     shop.record("cust_1", "5", "0.25")
     browser = visitor(shop, plugins)
-    answer = browser.get(f"{url_of(shop, 'cust_1')}/export/file?format=jsonl")
+    answer = browser.get(f"{url_of(shop, 'cust_1')}/export/file?format=table")
     assert answer.status_code == 200
-    assert [json.loads(line)["amount"] for line in answer.text.splitlines()] == ["5", "0.25"]
+    assert [line.split()[-1] for line in answer.text.splitlines() if "=" not in line] == ["5", "0.25", "5.25"]
 
 
 def test_the_theme_of_the_guide_is_sound(tmp_path: Path) -> None:
@@ -370,7 +381,7 @@ def test_every_hook_is_documented_with_its_exact_signature() -> None:
     hooks = {name: hook for name, hook in vars(specs).items() if hasattr(hook, f"{GROUP}_spec")}
     assert len(hooks) >= 3
     expected = {_signature(hook, name) for name, hook in hooks.items()}
-    for kind in (plugin.StepUpMethod, plugin.ExportFormat):
+    for kind in (plugin.StepUpMethod, plugin.ExportFormat, plugin.CheckpointAnchor):
         expected |= {_signature(item, name) for name, item in vars(kind).items() if inspect.isfunction(item)}
     assert shown == expected
     headings = set(re.findall(r"^## (\w+)$", prose(page), re.MULTILINE))
@@ -390,7 +401,7 @@ def test_every_name_a_plugin_may_import_is_documented() -> None:
 def test_every_key_of_the_tenant_file_is_documented() -> None:
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", prose(DOCS / "reference/tenant-file.md"), re.MULTILINE)
     fields: list[tuple[str, str]] = []
-    models: tuple[type[BaseModel], ...] = (Manifest, HostEntry, MethodEntry)
+    models: tuple[type[BaseModel], ...] = (Manifest, HostEntry, MethodEntry, WitnessEntry, AnchorEntry)
     for model in models:
         for name, field in model.model_fields.items():
             default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
@@ -402,13 +413,13 @@ def test_every_key_of_the_tenant_file_is_documented() -> None:
 
 @sqlite_only
 def test_every_route_is_documented(shop: Shop, database_url: str) -> None:
-    text = "\n".join((DOCS / "reference" / name).read_text() for name in ("api.md", "pages.md"))
+    text = "\n".join((DOCS / "reference" / name).read_text() for name in ("api.md", "calls.md", "pages.md"))
     gate = create_app(Settings(), keys=shop.keys, db=shop.db, clock=shop.clock)
     for app in gate._applications.values():
         for rule in app.url_map.iter_rules():  # type: ignore[attr-defined]
             if rule.rule.startswith(ELSEWHERE):
                 continue
-            path = re.sub(r"<(\w+)>", lambda found: "{" + found[1].replace("record_id", "recordId") + "}", rule.rule)
+            path = re.sub(r"<(?:\w+:)?(\w+)>", lambda found: "{" + to_camel(found[1]) + "}", rule.rule)
             assert f"{path}`" in text or f" {path}`" in text, path
 
 

@@ -78,11 +78,19 @@ def test_figures_equal_the_ledgers_over_a_closed_and_an_open_period(
     assert built.summary.total == total
     assert (built.length, built.sha256) == (len(data), hashlib.sha256(data).digest())
     assert re.fullmatch(rf"usage-{period}-[0-9a-f]{{8}}\.{kind.extension}", built.filename)
+    assert built.manifest["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (built.manifest["rows"], built.manifest["total"]) == ledger(shop, period)
+    assert built.manifest["root"] is not None
 
 
 def test_the_two_formats_hold_the_same_rows(shop: Shop) -> None:
     _, data = build(shop, Csv, "2026-12")
     rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+    last = rows.pop()
+    assert (last["record_id"], last["sequence_in_period"], last["running_total"]) == (
+        "total",
+        *map(str, ledger(shop, "2026-12")),
+    )
     assert [row["state"] for row in rows] == ["verified"] * 3 + ["recording"]
     assert rows[-1]["running_total"] == ledger(shop, "2026-12")[1]
     text = build(shop, Json, "2026-12")[1].decode()

@@ -19,8 +19,9 @@ from shared_record.errors import NotFoundError
 from shared_record.exports.service import build_export
 from shared_record.keys import handle_digest
 from shared_record.ledger import checkpoints, erasure
+from shared_record.ledger.agenda import agenda
 from shared_record.ledger.audit import audit
-from shared_record.ledger.checkpoints import agenda, make_checkpoint
+from shared_record.ledger.checkpoints import make_checkpoint
 from shared_record.ledger.erasure import erase_customer, erase_details, purge_details
 from shared_record.ledger.intake import Accepted, Delta
 from shared_record.ledger.merkle import split_hashes
@@ -227,6 +228,7 @@ def test_a_log_comes_to_rest_wherever_its_customer_was_erased(filled: Shop, stag
     for _ in range(4):
         shop.clock.advance(minutes=20)
         worker.run_once()
+        worker.audit_once()
     wanted = agenda(shop.db, shop.clock, shop.scope, timedelta(seconds=10))
     assert not wanted.anything
     assert [row.slug for row in lookup.list_due(shop.db, shop.clock.now())] == []

@@ -26,6 +26,7 @@ ORIGIN = "app.example/log/t1"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 VKEY = note.VerifierKey.of(ORIGIN, KEY)
+WITNESS = note.WitnessKey.of("witness.example/w1", OTHER)
 BODY = note.checkpoint_body(ORIGIN, 3, b"\7" * 32)
 SIGNED = note.sign_note(BODY, ORIGIN, KEY)
 
@@ -168,7 +169,7 @@ def test_policy() -> None:
     moved = note.VerifierKey.of(f"{ORIGIN}/2", KEY)
     text = (
         f"# known logs\n\n  log\t{VKEY} https://app.example/log/t1\nlog {second}\nlog {moved}\nlog {GO_KEY}\n"
-        f"witness w1 {GO_KEY}\ngroup g 1 w1\nquorum g\n"
+        f"witness w1 {WITNESS}\ngroup g 1 w1\nquorum g\n"
     )
     policy = note.parse_policy(text)
     assert policy.logs == {
@@ -177,6 +178,8 @@ def test_policy() -> None:
         "PeterNeumann": [GO_KEY],
     }
     assert policy.quorum == "g"
+    assert policy.witnesses == {"w1": WITNESS}
+    assert policy.groups == {"g": note.Group(1, ("w1",))}
     assert note.parse_policy("quorum none\n") == note.Policy({}, None)
 
 
@@ -186,3 +189,79 @@ def test_policy() -> None:
 def test_malformed_policies(line: str) -> None:
     with pytest.raises(ValueError, match=r"line [12]"):
         note.parse_policy(line)
+
+
+# --- Cosignatures ----------------------------------------------------------------------------------------------------
+
+
+def test_cosignatures() -> None:
+    line = note.cosign(BODY, WITNESS.name, OTHER, 1679315147)
+    [found] = note.find_cosignatures(SIGNED + line, [WITNESS])
+    assert found == (WITNESS, 1679315147, line)
+    assert note.WitnessKey.parse(str(WITNESS)) == WITNESS
+    assert note.open_note(SIGNED + line, [VKEY]) == BODY
+    assert note.find_cosignatures(SIGNED + line + line, [WITNESS]) == [found]
+    assert note.find_cosignatures(SIGNED + line, []) == []
+    false = note.cosign(BODY + "x\n", WITNESS.name, OTHER, 1679315147)
+    with pytest.raises(ValueError, match=r"cosignature of witness\.example/w1 is wrong"):
+        note.find_cosignatures(SIGNED + false, [WITNESS])
+
+
+def test_a_cosignature_is_of_its_time() -> None:
+    line = note.cosign(BODY, WITNESS.name, OTHER, 5)
+    data = note.b64decode(line.split(" ")[2][:-1])
+    moved = data[:4] + (6).to_bytes(8) + data[12:]
+    with pytest.raises(ValueError, match="wrong"):
+        note.find_cosignatures(f"{SIGNED}— {WITNESS.name} {note.b64encode(moved)}\n", [WITNESS])
+
+
+def test_keys_of_logs_and_of_witnesses_are_not_taken_for_each_other() -> None:
+    with pytest.raises(ValueError, match="0x04"):
+        note.WitnessKey.parse(str(VKEY))
+    with pytest.raises(ValueError, match="0x01"):
+        note.VerifierKey.parse(str(WITNESS))
+
+
+QUORUMS = """\
+witness a {}
+witness b {}
+witness c {}
+witness d {}
+group ab all a b
+group cd any c d
+group both 2 ab cd
+quorum both
+"""
+
+
+def test_quorums_of_groups() -> None:
+    keys = [note.WitnessKey.of(f"w/{n}", Ed25519PrivateKey.from_private_bytes(bytes([n] * 32))) for n in range(1, 5)]
+    policy = note.parse_policy(QUORUMS.format(*keys))
+    a, b, c, d = keys
+    assert policy.is_met([a, b, c])
+    assert policy.is_met([a, b, d])
+    assert not policy.is_met([a, c, d])
+    assert not policy.is_met([a, b])
+    assert note.parse_policy("quorum none\n").is_met([])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"witness none {WITNESS}",
+        f"witness a {VKEY}",
+        f"witness a {WITNESS}\nwitness a {WITNESS}",
+        f"witness a {WITNESS}\nwitness b {WITNESS}",
+        f"witness a {WITNESS}\ngroup g 0 a",
+        f"witness a {WITNESS}\ngroup g 2 a",
+        f"witness a {WITNESS}\ngroup g 01 a",
+        f"witness a {WITNESS}\ngroup g any a a",
+        f"witness a {WITNESS}\ngroup g any a\ngroup h any a",
+        "group g any a",
+        "group g any",
+        "quorum g",
+    ],
+)
+def test_malformed_quorums(text: str) -> None:
+    with pytest.raises(ValueError, match="line "):
+        note.parse_policy(text)

@@ -63,6 +63,8 @@ def fetch(shop: Shop):
 
     def get(path: str, most: int) -> bytes:
         with shop.db.read(shop.scope) as connection:
+            if path == "successor":
+                raise OSError("successor: there is none")
             if path == "checkpoint":
                 newest = newest_checkpoint(connection, shop.scope)
                 assert newest is not None

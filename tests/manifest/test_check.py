@@ -29,7 +29,11 @@ KNOWN = Known(
     methods={"access_code": Code, "email_code": MethodSettings},
     formats=["csv", "json"],
     platform_hosts=["app.example.com"],
+    anchors={"notary": Code},
 )
+VKEY = "witness.example/w1+e75f6532+BAOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4"
+WITNESS = f'[[witnesses]]\nurl = "https://witness.example/"\nvkey = "{VKEY}"\n'
+ANCHOR = '[[anchors]]\nanchor = "notary"\nsettings = { digits = 8 }\n'
 WHOLE = """\
 name = "Acme"
 hosts = [
@@ -94,6 +98,40 @@ def test_a_name_is_enough_and_nothing_else_is_managed(check) -> None:
     found = check('name = "Acme"')
     assert isinstance(found, Checked)
     assert (found.settings, found.hosts, found.methods) == ({"name": "Acme"}, (), ())
+
+
+def test_witnesses_and_anchors_are_read(check) -> None:
+    found = check(f'name = "A"\nwitness_quorum = 1\nanchor_seconds = 3600\n{WITNESS}{ANCHOR}')
+    assert isinstance(found, Checked), found
+    assert found.settings == {
+        "name": "A",
+        "witness_quorum": 1,
+        "anchor_seconds": 3600,
+        "witnesses": [{"url": "https://witness.example/", "vkey": VKEY}],
+        "anchors": [{"anchor": "notary", "settings": {"digits": 8}}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "message"),
+    [
+        (f"witness_quorum = 2\n{WITNESS}", 2, "witness_quorum", "more witnesses than the 1 there are"),
+        (WITNESS.replace("https", "ftp"), 3, "witnesses[0].url", "is no address"),
+        (WITNESS.replace("e75f", "e75e"), 4, "witnesses[0].vkey", "does not belong to this key"),
+        (f'{WITNESS}vkay = ""\n', 5, "witnesses[0].vkay", "no such key"),
+        (WITNESS + WITNESS, 7, "witnesses[1].vkey", '"witness.example/w1" is named twice'),
+        (ANCHOR.replace("notary", "notarry"), 3, "anchors[0].anchor", 'no checkpoint anchor "notarry"'),
+        (ANCHOR + ANCHOR, 6, "anchors[1].anchor", "named twice"),
+        (ANCHOR.replace("8", "99"), 4, "anchors[0].settings.digits", "less than or equal to 12"),
+        (ANCHOR.replace("digits", "token"), 4, "anchors[0].settings.token", "no secrets"),
+        ("anchor_seconds = 1\n", 2, "anchor_seconds", "greater than or equal to 60"),
+    ],
+)
+def test_mistakes_in_witnesses_and_anchors(check, text: str, line: int, key: str, message: str) -> None:
+    found = check(f'name = "A"\n{text}')
+    assert isinstance(found, list)
+    assert [(one.line, one.key) for one in found] == [(line, key)]
+    assert message in found[0].message
 
 
 def test_an_international_host_is_kept_in_both_forms(check) -> None:

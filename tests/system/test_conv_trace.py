@@ -51,7 +51,9 @@ def test_a_real_trace_is_recorded_shown_exported_and_checked(demo: Demo, tmp_pat
     assert browser.unlock(url, code).status == 303
     export = f"{url}/export/file?period={period_of(datetime.now(UTC))}&format="
     table = list(csv.DictReader(io.StringIO(browser.get(export + "csv").text)))
-    assert len(table) == ROWS
+    last = table.pop()
+    assert (last["record_id"], last["sequence_in_period"]) == ("total", str(len(table)))
+    assert (len(table), last["running_total"]) == (ROWS, str(TOKENS))
     document = browser.get(export + "json").body
     rows = json.loads(document)["rows"]
     assert len(rows) == ROWS

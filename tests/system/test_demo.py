@@ -26,8 +26,9 @@ def test_the_ready_file_has_exactly_the_promised_shape(demo: Demo) -> None:
     assert set(ready) == {"platform", "tenants"}
     assert ready["platform"] == {"url": f"http://localhost:{demo.port}"}
     for tenant in ready["tenants"]:
-        assert set(tenant) == {"slug", "hosts", "theme", "policy", "api_key", "customers"}
+        assert set(tenant) == {"slug", "hosts", "theme", "policy", "api_key", "test_api_key", "customers"}
         assert tenant["api_key"].startswith("pk_live_")
+        assert tenant["test_api_key"].startswith("pk_test_")
         for customer in tenant["customers"]:
             assert set(customer) == {"customer_id", "url", "access_code"}
             assert customer["url"].startswith(f"http://{tenant['hosts'][0]}:{demo.port}/c/")
@@ -77,6 +78,7 @@ def test_the_card_names_every_link_code_and_key_and_how_to_stop(demo: Demo) -> N
     printed = demo.card
     for tenant in demo.ready["tenants"]:
         assert tenant["api_key"] in printed
+        assert tenant["test_api_key"] in printed
         for customer in tenant["customers"]:
             assert f"{customer['url']}  code {customer['access_code']}" in printed
     assert demo.ready["platform"]["url"] in printed

@@ -358,7 +358,7 @@ def test_a_changed_proof_block(change: dict[str, Any], reason: str) -> None:
         (build(total_stated="9"), "the head states other totals than "),
         (build(meter="other"), "the head states other totals than "),
         (build(head_ref="s2-ffffffffffffffff"), "the head is that of s2-ffffffffffffffff"),
-        (build(head_epoch=1), "the head is of epoch 1, the epoch record is 2"),
+        (build(head_epoch=3), "the head is of epoch 3, the epoch record is 2"),
         (build(slot=3), "the head is proved at slot 3, its customer has slot 2"),
         (build(origin="app.example/log/t9"), "the checkpoint is of the log app.example/log/t9"),
     ],
@@ -554,8 +554,18 @@ def test_verify_with_a_policy(run: Callable[..., CliResult], tmp_path: Path) -> 
     assert "Covered by the checkpoint: 5 rows; not yet covered: 2." in outcome.output
     assert "Matches.\nNot checked: prices" in outcome.output
     assert not (tmp_path / "config").exists()
-    (tmp_path / "policy").write_text(f"log {VKEY}\nwitness w x\nquorum w\n")
-    assert "(quorum w); these are not checked" in run("--policy", "POLICY", "VALID").output
+
+
+def test_verify_with_a_policy_that_asks_for_a_witness(run: Callable[..., CliResult], tmp_path: Path) -> None:
+    witness = "witness.example/w1+e75f6532+BAOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4"
+    (tmp_path / "policy").write_text(f"log {VKEY}\nwitness w {witness}\nquorum w\n")
+    outcome = run("--policy", "POLICY", "VALID")
+    assert outcome.exit_code == 5
+    assert "the checkpoint is witnessed 0/1, and the policy asks for the quorum w" in outcome.output
+    (tmp_path / "policy").write_text(f"log {VKEY}\nwitness w {witness}\nquorum none\n")
+    outcome = run("--policy", "POLICY", "VALID")
+    assert outcome.exit_code == 0
+    assert "The checkpoint is witnessed 0/1." in outcome.output
 
 
 def test_verify_shows_no_total_of_rows_it_did_not_finish(run: Callable[..., CliResult], tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ Page = (
     pages.Landing
     | pages.Gated
     | pages.Unlock
+    | pages.Leave
     | pages.Activity
     | pages.Periods
     | pages.Compare
@@ -196,6 +197,30 @@ Page = (
     | pages.NotFound
     | pages.Problem
 )
+
+
+def verify(**changes: object) -> pages.Verify:
+    plain = pages.Verify(
+        shell=open_shell(),
+        files=pages.VerifierFiles("/static/verify.js", "/static/check.js", "/static/verify.py", "/static/verify.html"),
+        nonce="nonce-sample",
+        log_url="/log/t_0123456789abcdef",
+        api_url="/api/v1" + BASE,
+        proof_url=BASE + "/proof.tlog-proof?period=2026-11",
+        proof_name="proof-2026-11.tlog-proof",
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def access_log(*, used: bool = True) -> pages.AccessLog:
+    device = pages.DeviceRow(fmt.moment(NOW - timedelta(hours=1)), fmt.moment(NOW), "Access code", is_this=True)
+    other = replace(device, method="Code by e-mail", hint="k…@northwind.example", is_this=False)
+    facts = (
+        pages.Fact(fmt.moment(NOW), "File downloaded: November 2026, csv."),
+        pages.Fact(fmt.moment(NOW - timedelta(hours=1)), "Opened: Access code."),
+        pages.Fact(fmt.moment(NOW - timedelta(days=3)), "Viewed 12 times with the link alone, 09:00 to 10:00 UTC."),
+    )
+    return pages.AccessLog(open_shell(), (device, other) if used else (device,), "UTC", facts if used else ())
 
 
 def all_pages() -> dict[str, Page]:
@@ -211,12 +236,18 @@ def all_pages() -> dict[str, Page]:
         "unlock": unlock(),
         "unlock_wrong": unlock(wrong=True),
         "unlock_chooser": unlock(chooser=True),
+        "leave": pages.Leave(shell(), "Sign in with Example ID", "https://id.example/authorize?state=x&y=1"),
         "activity": activity(),
         "activity_filtered": activity(filtered=True),
         "periods": periods(),
         "compare": compare(),
         "compare_wide": compare("123456789.123456", "123456788.023456", "1.1"),
         "export": export(),
+        "verify": verify(),
+        "verify_outer": verify(shell=shell(), api_url="", proof_url="", proof_name="", unlock_url=BASE + "/unlock"),
+        "verify_gated": verify(shell=shell(), log_url="", api_url="", proof_url="", proof_name=""),
+        "access_log": access_log(),
+        "access_log_new": access_log(used=False),
         "problem": pages.Problem(ASSETS, "Try again in a few minutes", TOO_MANY, shell=shell()),
         "problem_bare": pages.Problem(ASSETS, "This page could not be shown", FAULT, reference="7C4F-19"),
         "not_found": pages.NotFound(ASSETS),

@@ -16,6 +16,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
+from shared_record.access.apikeys import KeyUses
+from shared_record.access.throttle import Throttle
 from shared_record.clock import SteppedClock
 from shared_record.db.engine import Database
 from shared_record.db.schema import customer, leaf
@@ -39,7 +41,9 @@ def shop(db: Database, keys: KeyRing, clock: SteppedClock, tmp_path: Path) -> Sh
 def client(shop: Shop) -> FlaskClient:
     """A client of the blueprint alone: hosts and the rest of the application have tests of their own."""
     app = Flask(__name__)
-    app.extensions[EXTENSION] = SimpleNamespace(db=shop.db, keys=shop.keys, clock=shop.clock)
+    app.extensions[EXTENSION] = SimpleNamespace(
+        db=shop.db, keys=shop.keys, clock=shop.clock, throttle=Throttle(), key_uses=KeyUses()
+    )
     app.register_blueprint(balance)
     app.register_error_handler(Exception, failure)
     return app.test_client()
@@ -327,7 +331,7 @@ def test_failures_keep_to_the_envelope(
     status: int,
     code: str,
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise raised
 
     monkeypatch.setattr("shared_record.web.api.balance.record_deltas", fail)

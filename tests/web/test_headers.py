@@ -52,7 +52,7 @@ def requests_of(app: Flask, handle: str) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("handle", ["live", "unknown"])
-def test_every_route_of_both_applications_answers_with_the_headers(shop: Shop, scheme: str, handle: str) -> None:
+def test_l09_every_route_of_both_applications_answers_with_the_headers(shop: Shop, scheme: str, handle: str) -> None:
     shop.record("cust_a", "1")
     gate, apps = applications(shop, public_scheme=scheme)
     real = shop.link("cust_a").handle or ""
@@ -85,7 +85,7 @@ def test_every_route_of_both_applications_answers_with_the_headers(shop: Shop, s
     assert seen > 40
 
 
-def test_a_page_and_an_error_have_the_strict_policy(shop: Shop) -> None:
+def test_t08_a_page_and_an_error_have_the_strict_policy(shop: Shop) -> None:
     shop.record("cust_a", "1")
     gate, _ = applications(shop)
     for path in (shop.link("cust_a").path, "/c/unknown", "/nothing"):
@@ -104,7 +104,7 @@ def test_nothing_of_the_server_or_the_request_is_told(shop: Shop) -> None:
         assert not {"Server", "X-Powered-By"} & set(answer.headers.keys())
 
 
-def test_every_route_declares_its_tier(shop: Shop) -> None:
+def test_p01_every_route_declares_its_tier(shop: Shop) -> None:
     for app in applications(shop)[1].values():
         for rule in app.url_map.iter_rules():
             found = tier_of(app, rule.endpoint)
@@ -115,7 +115,7 @@ def test_every_route_declares_its_tier(shop: Shop) -> None:
                 assert found is Gatekeeper.API_KEY, rule
 
 
-def test_an_undeclared_route_fails_at_the_start(shop: Shop) -> None:
+def test_p01_an_undeclared_route_fails_at_the_start(shop: Shop) -> None:
     app = Flask(__name__, static_folder=None)
     app.add_url_rule("/a", view_func=tier(Gatekeeper.NOBODY)(lambda: "a"), endpoint="a")
     check_tiers(app)

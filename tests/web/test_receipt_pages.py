@@ -8,7 +8,6 @@ from client import Visitor, serve, url_of
 from shared_record.ledger import merkle
 from shared_record.ledger.logs import read_vkeys
 from shared_record.ledger.note import VerifierKey, b64decode, open_note, parse_checkpoint
-from shared_record.plugin import standalone_verifiers
 from shared_record.verifier.receipts import check_receipt
 from shared_record.verifier.trust import Result
 from world import Shop, open_shop
@@ -135,14 +134,14 @@ def test_unknown_documents_are_404_everywhere(shop: Shop, visitor: Visitor, text
     assert page.data == visitor.get(f"{shop.hosts[0]}/c/" + "0" * 26).data
 
 
-def test_another_tenants_host_does_not_know_the_document(shop: Shop, visitor: Visitor, tmp_path) -> None:
+def test_p05_another_tenants_host_does_not_know_the_document(shop: Shop, visitor: Visitor, tmp_path) -> None:
     other = open_shop(shop.db, shop.keys, shop.clock, tmp_path, slug="other", hosts=("usage.other.localhost",))
     (first,) = shop.record("cust_a", "1")
     assert visitor.get(f"{other.hosts[0]}/receipt/{first.receipt_id}").status_code == 404
     assert visitor.get(f"{other.hosts[0]}/api/v1/verify/{first.receipt_id}").status_code == 404
 
 
-def test_gated_documents_open_with_the_records_session_alone(shop: Shop, visitor: Visitor) -> None:
+def test_p01_gated_documents_open_with_the_records_session_alone(shop: Shop, visitor: Visitor) -> None:
     (first,) = shop.record("cust_a", "5")
     receipt = issue(shop, "cust_a")
     set_policy(shop, "GATED")
@@ -189,14 +188,3 @@ def test_there_is_no_proof_file_before_the_checkpoint(shop: Shop, visitor: Visit
     set_policy(shop, "OPEN")
     answer = visitor.get(f"{shop.hosts[0]}/receipt/{first.receipt_id}.tlog-proof")
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "PROOF_NOT_FOUND")
-
-
-def test_the_verifier_page_is_the_one_in_each_bundle(shop: Shop, visitor: Visitor) -> None:
-    shop.record("cust_a", "1")
-    page = visitor.get(url_of(shop, "cust_a") + "/verify")
-    assert page.data == standalone_verifiers()["verify.html"]
-    policy = page.headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy
-    assert "sha256-" in policy
-    assert "connect-src" not in policy
-    assert visitor.get(f"{shop.hosts[0]}/c/{'0' * 26}/verify").status_code == 404

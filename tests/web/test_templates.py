@@ -59,7 +59,9 @@ def test_every_page_renders_in_every_theme(name, theme):
     outline = Outline(html)
     assert [len(outline.all(tag)) for tag in ("html", "title", "h1", "main")] == [1, 1, 1, 1]
     assert outline.all("html")[0]["lang"] == "en"
-    assert not outline.all("script")
+    scripts = outline.all("script")
+    assert len(scripts) == (2 if name.startswith("verify") else 0)
+    assert all(one["nonce"] == "nonce-sample" and (one["src"] or "").startswith("/static/") for one in scripts)
     assert not outline.all("style")
     assert not [tag for tag, attributes in outline.tags if any(a == "style" or a[:2] == "on" for a in attributes)]
     ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]

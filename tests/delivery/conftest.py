@@ -1,0 +1,36 @@
+"""A tenant with webhooks, and the means to send them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+import pytest
+
+from posting import Post
+from receiver import Receiver, receiving
+from shared_record.delivery.deliver import Deliverer
+from shared_record.delivery.egress import Egress
+from shared_record.ledger.announce import expand
+from world import Shop
+
+LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
+
+
+@pytest.fixture
+def egress() -> Egress:
+    """Rules that let tests reach their own servers."""
+    return Egress(LOOPBACK)
+
+
+@pytest.fixture
+def post(shop: Shop, egress: Egress) -> Iterator[Post]:
+    deliverer = Deliverer(shop.db, shop.keys, shop.clock, egress, expand)
+    yield Post(shop, egress, deliverer)
+    deliverer.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as server:
+        yield server
