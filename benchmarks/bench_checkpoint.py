@@ -1,65 +1,90 @@
-"""A checkpoint over a million leaves against hashing alone."""
+"""A checkpoint over a million new leaves against hashing alone: in one record, in many, and on PostgreSQL."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+from pathlib import Path
 
+import psycopg
 from measure import Limit, Result, alternate, scaled, seconds
-from sqlalchemy import bindparam
-from stage import fill, shop_on_sqlite, temporary_folder
+from stage import fill_customers, shop_on_postgresql, shop_on_sqlite, temporary_folder
 
-from shared_record.db.schema import epoch_member, node, period_tree
 from shared_record.ledger.checkpoints import make_checkpoint
 from world import Shop
 
 LEAVES = 1_000_000
 ROUNDS = 3
 
-_T = bindparam("t")
-_FORGET = (
-    period_tree.update()
-    .where(period_tree.c.tenant_id == _T)
-    .values(vsize=0, frontier=b"", psize=0, proot=None, ptotal="0", pepoch=None)
-)
-_FORGET_NODES = node.delete().where(node.c.tenant_id == _T)
-_FORGET_MEMBERS = epoch_member.delete().where(epoch_member.c.tenant_id == _T)
-
 
 def checkpoint(scale: float) -> Result:
-    """Integrate a record of a million recorded leaves and publish its checkpoint; against SHA-256 of as many hashes.
+    """Integrate and publish a million leaves of one record."""
+    return _on_sqlite("checkpoint", 1, 6, scale)
 
-    The reference hashes one 65-byte input per leaf and per inner node, as building the tree from nothing would. Of
-    these a checkpoint makes the inner nodes; the leaf hashes were made and stored at intake.
-    """
-    leaves = scaled(LEAVES, scale, least=300)
+
+def checkpoint_10k(scale: float) -> Result:
+    """Integrate and publish a million leaves of 10,000 records."""
+    return _on_sqlite("checkpoint-10k", 10_000, 6, scale)
+
+
+def checkpoint_100k(scale: float) -> Result:
+    """Integrate and publish a million leaves of 100,000 records."""
+    return _on_sqlite("checkpoint-100k", 100_000, 12, scale)
+
+
+def checkpoint_postgresql(scale: float) -> Result:
+    """Integrate and publish a million leaves of 10,000 records on PostgreSQL, once."""
+    records = scaled(10_000, scale)
+    each = scaled(LEAVES, scale) // records
+    with temporary_folder() as folder, shop_on_postgresql(folder) as shop:
+        fill_customers(shop, records, each)
+        with psycopg.connect(shop.db.url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute("ANALYZE")  # as autovacuum does where deltas come in
+        rounds = alternate(lambda: _publish(shop), lambda: seconds(lambda: _hash(records, each)), 1)
+    return Result("checkpoint-postgresql", *rounds, None, "s", _note(records, each, "PostgreSQL, once"))
+
+
+def _on_sqlite(name: str, records: int, limit: float, scale: float) -> Result:
+    """Measure on SQLite; each round begins with the same database, in which nothing is integrated yet."""
+    records = scaled(records, scale)
+    each = scaled(LEAVES, scale) // records
     with temporary_folder() as folder, shop_on_sqlite(folder) as shop:
-        fill(shop, leaves)
+        fill_customers(shop, records, each)
+        start, file = folder / "start", Path(shop.db.url.removeprefix("sqlite:///"))
+        shop.db.dispose()
+        shutil.copy(file, start)
 
         def ours() -> float:
-            _forget(shop)
-            lease = shop.lease()
-            return seconds(lambda: make_checkpoint(shop.db, shop.keys, shop.clock, shop.locks, lease))
+            shop.db.dispose()
+            shutil.copy(start, file)
+            shutil.rmtree(folder / "locks", ignore_errors=True)
+            return _publish(shop)
 
-        rounds = alternate(ours, lambda: seconds(lambda: _hash(2 * leaves - 1)), ROUNDS)
-    return Result(
-        "checkpoint",
-        rounds.measured,
-        rounds.reference,
-        rounds.ratio,
-        Limit("≤", 6),
-        "s",
-        f"{leaves:,} leaves of one record on SQLite, integrated and published; {2 * leaves - 1:,} SHA-256 of 65 bytes",
-    )
+        rounds = alternate(ours, lambda: seconds(lambda: _hash(records, each)), ROUNDS)
+    return Result(name, *rounds, Limit("≤", limit), "s", _note(records, each, "SQLite"))
 
 
-def _forget(shop: Shop) -> None:
-    """Make every leaf one that no tree has yet."""
-    with shop.db.write(shop.scope) as connection:
-        for statement in (_FORGET, _FORGET_NODES, _FORGET_MEMBERS):
-            connection.execute(statement, {"t": shop.scope.plane})
+def _publish(shop: Shop) -> float:
+    lease = shop.lease()
+    return seconds(lambda: make_checkpoint(shop.db, shop.keys, shop.clock, shop.locks, lease))
 
 
-def _hash(count: int) -> None:
+def _hashes(records: int, each: int) -> int:
+    """Return how many hashes the checkpoint makes: inner nodes, two per head, and the rest of the slot tree."""
+    slots = 1 << (records - 1).bit_length()
+    return records * (each - 1) + 2 * records + (slots - records) + (slots - 1)
+
+
+def _hash(records: int, each: int) -> None:
+    """Make as many hashes of 65 bytes, the length of an inner node's input."""
     sha256, data = hashlib.sha256, bytes(65)
-    for _ in range(count):
+    for _ in range(_hashes(records, each)):
         sha256(data).digest()
+
+
+def _note(records: int, each: int, place: str) -> str:
+    what = "1 record" if records == 1 else f"{records:,} records"
+    return (
+        f"{records * each:,} leaves of {what} on {place}, integrated and published;"
+        f" the {_hashes(records, each):,} hashes that takes, as SHA-256 of 65 bytes"
+    )

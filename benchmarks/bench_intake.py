@@ -100,17 +100,14 @@ class _Copier:
     """Copies what was recorded since it last looked, and counts only the writing."""
 
     def __init__(self, source: psycopg.Connection, target: psycopg.Connection, batches: int) -> None:
-        self.source, self.target, self.batches = source, target, batches
-        self.done: dict[str, int] = self._sizes()
+        self.rows, self.target, self.batches = Rows(source), target, batches
 
     def rate(self) -> float:
-        after, upto = self.done, self._sizes()
-        rows = {table: self._rows(table, after, upto) for table in TABLES}
+        rows = self.rows.new()
         chunks = [
             [(table, b"".join(rows[table][i : i + BATCH])) for table in TABLES]
             for i in range(0, self.batches * BATCH, BATCH)
         ]
-        self.done = upto
         start = time.perf_counter()
         for chunk in chunks:
             with self.target.cursor() as cursor:
@@ -120,11 +117,24 @@ class _Copier:
             self.target.commit()
         return self.batches * BATCH / (time.perf_counter() - start)
 
+
+class Rows:
+    """Reads what was recorded, as lines of ``COPY``."""
+
+    def __init__(self, source: psycopg.Connection) -> None:
+        self.source = source
+        self.done: dict[str, int] = self._sizes()
+
+    def new(self) -> dict[str, list[bytes]]:
+        """Return what came since the last call: the rows of each of ``TABLES`` in the order of their numbers."""
+        after, upto = self.done, self._sizes()
+        self.done = upto
+        return {table: self._rows(table, after, upto) for table in TABLES}
+
     def _sizes(self) -> dict[str, int]:
         return dict(self.source.execute("SELECT tree_id, size FROM period_tree").fetchall())
 
     def _rows(self, table: str, after: dict[str, int], upto: dict[str, int]) -> list[bytes]:
-        """Return the new rows as lines of ``COPY``, in the order in which they were written."""
         spans = sql.SQL(", ").join(
             sql.SQL("({}, {}, {})").format(sql.Literal(tree), sql.Literal(after[tree]), sql.Literal(size))
             for tree, size in upto.items()

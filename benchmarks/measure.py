@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +27,26 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One comparison: ``measured`` and ``reference`` are medians in ``unit``, ``ratio`` the median of the rounds'."""
+    """One comparison: ``measured`` and ``reference`` are medians in ``unit``, ``ratio`` the median of the rounds'.
+
+    Without a ``limit`` it is only reported.
+    """
 
     name: str
     measured: float
     reference: float
     ratio: float
-    limit: Limit
+    limit: Limit | None
     unit: str
     note: str
 
     @property
     def held(self) -> bool:
-        """Whether the limit is kept."""
-        return self.limit.holds(self.ratio)
+        """Whether the limit is kept, if there is one."""
+        return self.limit is None or self.limit.holds(self.ratio)
 
 
-@dataclass(frozen=True, slots=True)
-class Rounds:
+class Rounds(NamedTuple):
     """Medians over all rounds, and of the ratios within each round."""
 
     measured: float

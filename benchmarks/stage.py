@@ -23,6 +23,7 @@ from shared_record.identifiers import new_identifier
 from shared_record.keys import KeyRing
 from shared_record.ledger.amounts import Total
 from shared_record.ledger.entry import detail_hash, entry_salt, entry_text
+from shared_record.ledger.intake import Delta
 from shared_record.ledger.merkle import leaf_hash
 from world import Shop, open_shop
 
@@ -32,7 +33,11 @@ HOST = "usage.acme.localhost"
 PORT = 8000
 
 _TREE = select(period_tree).where(period_tree.c.tenant_id == bindparam("t"))
-_GROW = period_tree.update().where(period_tree.c.tenant_id == bindparam("t"))
+_GROW = (
+    period_tree.update()
+    .where(period_tree.c.tenant_id == bindparam("t"), period_tree.c.tree_id == bindparam("tree"))
+    .values(size=bindparam("n"), total=bindparam("sum"), last_leaf=bindparam("digest"))
+)
 _COUNT = day_counter.update().where(day_counter.c.tenant_id == bindparam("t"))
 
 
@@ -65,6 +70,17 @@ def durable_postgresql() -> Iterator[str]:
         yield server
 
 
+@contextmanager
+def shop_on_postgresql(folder: Path) -> Iterator[Shop]:
+    """Open a tenant in a new PostgreSQL with ``fsync`` on; its lock store lies at ``folder``."""
+    with durable_postgresql() as url:
+        db = Database(url)
+        try:
+            yield open_shop(db, KeyRing.generate(), SteppedClock(datetime.now(UTC)), folder)
+        finally:
+            db.dispose()
+
+
 def fill(shop: Shop, count: int) -> str:
     """Bring one customer to ``count`` deltas; return its tree's id.
 
@@ -73,55 +89,73 @@ def fill(shop: Shop, count: int) -> str:
     verify, and counters to match.
     """
     shop.record(CUSTOMER, "1.5")
-    scope, day = shop.scope, shop.clock.now().date()
-    with shop.db.read(scope) as connection:
-        tree = connection.execute(_TREE, {"t": scope.plane}).one()
-    salt_key, total, digest = secrets.token_bytes(32), Total(tree.total), tree.last_leaf
-    place = {"tenant_id": scope.plane, "tree_id": tree.tree_id}
-    rx = rfc3339(tree.last_rx)
+    with shop.db.read(shop.scope) as connection:
+        tree = connection.execute(_TREE, {"t": shop.scope.plane}).one()
+    salt_key, day = secrets.token_bytes(32), shop.clock.now().date()
+    total, digest = Total(tree.total), tree.last_leaf
     for start in range(2, count + 1, CHUNK):
-        leaves, details = [], []
-        for seq in range(start, min(start + CHUNK, count + 1)):
-            salt, record_id, amount = secrets.token_bytes(16), new_identifier("rec"), f"{seq % 97 + 1}.25"
-            running = total.add(amount)
-            text = entry_text(
-                rec=tree.tree_id,
-                period=tree.period,
-                seq=seq,
-                unit=tree.unit,
-                qty=amount,
-                total=running,
-                record_id=record_id,
-                rx=rx,
-                salt=entry_salt(salt_key, tree.tree_id, seq),
-                mh=detail_hash(salt, "usage", f"ref-{seq}", None),
-            )
-            digest = leaf_hash(text.encode())
-            leaves.append(
-                place
-                | {
-                    "seq": seq,
-                    "record_id": record_id,
-                    "customer_id": tree.customer_id,
-                    "rx": tree.last_rx,
-                    "qty": amount,
-                    "total": running,
-                    "entry": text,
-                    "hash": digest,
-                    "reference_key": hashlib.sha256(b"r%d" % seq).digest(),
-                    "payload_key": hashlib.sha256(b"p%d" % seq).digest(),
-                }
-            )
-            details.append(place | {"seq": seq, "reason": "usage", "reference": f"ref-{seq}", "salt": salt})
-        with shop.db.write(scope) as connection:
-            connection.execute(leaf.insert(), leaves)
-            connection.execute(delta_detail.insert(), details)
-    with shop.db.write(scope) as connection:
-        grown = {"size": count, "total": total.text}
-        connection.execute(_GROW.values(**grown, last_leaf=digest), {"t": scope.plane})
-        connection.execute(_COUNT.where(day_counter.c.day == day).values(**grown), {"t": scope.plane})
+        rows = [_rows(tree, seq, total, salt_key) for seq in range(start, min(start + CHUNK, count + 1))]
+        digest = rows[-1][0]["hash"]
+        with shop.db.write(shop.scope) as connection:
+            connection.execute(leaf.insert(), [row for row, _ in rows])
+            connection.execute(delta_detail.insert(), [detail for _, detail in rows])
+    with shop.db.write(shop.scope) as connection:
+        grown = {"t": shop.scope.plane, "tree": tree.tree_id, "n": count, "sum": total.text, "digest": digest}
+        connection.execute(_GROW, grown)
+        connection.execute(_COUNT.where(day_counter.c.day == day).values(size=count, total=total.text), grown)
     found: str = tree.tree_id
     return found
+
+
+def fill_customers(shop: Shop, customers: int, each: int) -> None:
+    """Bring so many customers to ``each`` deltas, without details and day counters, which no checkpoint looks at."""
+    for start in range(0, customers, CHUNK // 10):
+        names = range(start, min(start + CHUNK // 10, customers))
+        shop.record_many([Delta(f"cust-{name}", "1.5", "usage") for name in names])
+    with shop.db.read(shop.scope) as connection:
+        trees = connection.execute(_TREE, {"t": shop.scope.plane}).all()
+    salt_key, together = secrets.token_bytes(32), max(1, CHUNK // each)
+    for start in range(0, customers if each > 1 else 0, together):
+        leaves, grown = [], []
+        for tree in trees[start : start + together]:
+            total = Total(tree.total)
+            leaves += [_rows(tree, seq, total, salt_key)[0] for seq in range(2, each + 1)]
+            mine = {"t": shop.scope.plane, "tree": tree.tree_id, "n": each}
+            grown.append(mine | {"sum": total.text, "digest": leaves[-1]["hash"]})
+        with shop.db.write(shop.scope) as connection:
+            connection.execute(leaf.insert(), leaves)
+            connection.execute(_GROW, grown)
+
+
+def _rows(tree: Any, seq: int, total: Total, salt_key: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the next leaf of a period tree and its detail, as rows; ``total`` becomes the running one."""
+    salt, record_id, amount = secrets.token_bytes(16), new_identifier("rec"), f"{seq % 97 + 1}.25"
+    running = total.add(amount)
+    text = entry_text(
+        rec=tree.tree_id,
+        period=tree.period,
+        seq=seq,
+        unit=tree.unit,
+        qty=amount,
+        total=running,
+        record_id=record_id,
+        rx=rfc3339(tree.last_rx),
+        salt=entry_salt(salt_key, tree.tree_id, seq),
+        mh=detail_hash(salt, "usage", f"ref-{seq}", None),
+    )
+    place = {"tenant_id": tree.tenant_id, "tree_id": tree.tree_id, "seq": seq}
+    row = place | {
+        "record_id": record_id,
+        "customer_id": tree.customer_id,
+        "rx": tree.last_rx,
+        "qty": amount,
+        "total": running,
+        "entry": text,
+        "hash": leaf_hash(text.encode()),
+        "reference_key": hashlib.sha256(f"{tree.tree_id}/{seq}".encode()).digest(),
+        "payload_key": hashlib.sha256(b"p%d" % seq).digest(),
+    }
+    return row, place | {"reason": "usage", "reference": f"ref-{seq}", "salt": salt}
 
 
 def get(path: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Write ``reference/cli.md``, ``reference/settings.md`` and ``reference/openapi.json`` from the code.
+"""Write ``cli.md``, ``settings.md``, ``calls.md`` and ``openapi.json`` of ``reference/`` from the code.
 
 Run it after a change of a command, a setting or an API call: ``python docs/generate_reference.py``. A test compares
 the files.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -25,10 +26,14 @@ from shared_record.web.api.openapi import describe
 FOLDER = Path(__file__).parent / "reference"
 GENERATED = "<!-- Written by docs/generate_reference.py; do not edit. -->"
 
+FEW = 6
+"""Values of a field that are all named in its row; where there are more, the page of the subject has them."""
+
 EXIT_CODES = (
     ("0", "Done. For `verify`: the file matches."),
     ("1", "An error: no such tenant or customer, wrong settings or keys."),
     ("2", "Wrong use of the command, or an input that cannot be taken. Nothing more was written."),
+    ("3", "`readiness --fail-on blockers`: some customer is not ready."),
     ("4", "`verify`: the file does not match; the first difference is named."),
     ("5", "`verify`: the file could not be checked; the reason is given."),
     ("6", "Not permitted."),
@@ -55,6 +60,16 @@ SETTINGS = {
     "public_scheme": ("`http` or `https`", "What customers' browsers use. `https` turns on secure cookies and HSTS."),
     "public_port": ("Number", "Port in customers' links. 0: 443 under `https`, else `port`."),
     "trusted_proxies": ("List", "Networks, by commas, whose forwarding headers are believed for one hop."),
+    "egress_allow": (
+        "List",
+        "Networks, by commas, that webhooks and sign-in may reach although they are not public, also by plain http.",
+    ),
+    "smtp_url": (
+        "URL",
+        "Mail server: `smtp://user@host:587` (STARTTLS), `smtps://…`, `console:`. Empty: SQLite prints, else none.",
+    ),
+    "smtp_password": ("Text", "The password for the mail server."),
+    "mail_from": ("Text", "The sender of every mail, such as `Acme Records <records@acme.example>`."),
     "web_threads": ("Number", "Threads of each web process."),
     "web_processes": ("Number", "Web processes."),
     "checkpoint_seconds": ("Number", "Least time between two checkpoints of a log. A tenant file can set its own."),
@@ -164,13 +179,92 @@ def _table(head: tuple[str, ...], rows: Any) -> list[str]:
 
 def openapi_reference() -> str:
     """Return the description of the API, as the platform host serves it."""
+    return json.dumps(_api(), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def calls_reference() -> str:
+    """Return the page of all calls of the API."""
+    api = _api()
+    calls = [
+        (call["tags"][0], path, method, call)
+        for path, methods in api["paths"].items()
+        for method, call in methods.items()
+    ]
+    lines = ["# API calls", "", GENERATED, "", "How to call them, and what they mean together: [API](api.md).", ""]
+    for tag in sorted({call[0] for call in calls}):
+        lines += [f"## {tag.capitalize()}", ""]
+        for _, path, method, call in sorted((one for one in calls if one[0] == tag), key=lambda one: one[1:3]):
+            lines += _call(api, path, method, call)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _api() -> dict[str, Any]:
     app = Flask("shared_record.platform", static_folder=None)
     for blueprint in PLATFORM:
         app.register_blueprint(blueprint)
-    return json.dumps(describe(app), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    return describe(app)
 
 
-PAGES = {"cli.md": cli_reference, "settings.md": settings_reference, "openapi.json": openapi_reference}
+def _call(api: dict[str, Any], path: str, method: str, call: dict[str, Any]) -> list[str]:
+    lines = [f"### {method.upper()} {path}", "", f"`{method.upper()} {path}`", "", *_prose(call["description"]), ""]
+    if "x-scope" in call:
+        lines += [f"Scope `{call['x-scope']}`.", ""]
+    rows = [
+        (f"`{one['name']}`", one["in"], _type(one["schema"]), one.get("description", "")) for one in call["parameters"]
+    ]
+    if rows:
+        lines += [*_table(("Parameter", "In", "Type", "Meaning"), rows), ""]
+    if "requestBody" in call:
+        content = call["requestBody"]["content"]["application/json"]
+        lines += ["Body:", "", *_fields(api, content["schema"]), ""]
+    status, answer = next((code, one) for code, one in call["responses"].items() if code < "202")
+    media, content = next(iter(answer["content"].items()))
+    schema = content.get("schema", {})
+    schema = schema.get("properties", {}).get("data", schema)
+    lines += [*_prose(f"{status}, `{media}`: {' '.join(answer['description'].split())}"), "", *_fields(api, schema), ""]
+    if codes := call.get("x-error-codes"):
+        lines += [*_prose(f"Errors of its own: {', '.join(f'`{code}`' for code in codes)}."), ""]
+    return lines
+
+
+def _fields(api: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    found = api["components"]["schemas"].get(name, schema)
+    rows = [
+        (
+            f"`{field}`" + ("" if field in found.get("required", ()) else " (optional)"),
+            _type(one),
+            one.get("description", ""),
+        )
+        for field, one in found.get("properties", {}).items()
+    ]
+    return _table(("Field", "Type", "Meaning"), rows) if rows else []
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return schema["$ref"].rpartition("/")[2]
+    if len(schema.get("enum", ())) > FEW:
+        return "one of a list"
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(one) for one in schema["anyOf"]))
+    if schema.get("type") == "array":
+        return f"list of {_type(schema['items'])}"
+    return str(schema.get("format") or schema.get("type", "any"))
+
+
+def _prose(text: str) -> list[str]:
+    return [line for part in text.replace("``", "`").split("\n\n") for line in (*textwrap.wrap(part, 118), "")][:-1]
+
+
+PAGES = {
+    "cli.md": cli_reference,
+    "settings.md": settings_reference,
+    "calls.md": calls_reference,
+    "openapi.json": openapi_reference,
+}
 
 
 def main() -> None:
