@@ -70,6 +70,7 @@ def test_readiness_is_a_gate(installed: Shop) -> None:
     ready = run("readiness", *MONTH, "--fail-on", "blockers", "--json")
     assert ready.exit_code == 0
     assert json.loads(ready.stdout)["ready"] == 2
+    assert json.loads(run("readiness", "--json").stdout)["period"] == "2026-11", "last month, where none is named"
     assert run("readiness", "--period", "2026-01").stdout == "Nothing is recorded in 2026-01.\n"
 
 

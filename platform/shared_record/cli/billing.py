@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +16,7 @@ from shared_record.access import links
 from shared_record.cli.address import as_served
 from shared_record.cli.context import Installation, emit, json_option, note, open_installation, tenant_option
 from shared_record.cli.link import ACTOR
-from shared_record.clock import period_bounds
+from shared_record.clock import period_bounds, period_of
 from shared_record.db.scope import Scope
 from shared_record.errors import InvalidInputError
 from shared_record.hooks.loader import load_plugins
@@ -27,7 +28,7 @@ from shared_record.tenancy.tenants import TEST_SUFFIX
 NOT_READY = 3
 """Exit code of ``readiness --fail-on blockers``."""
 
-period_option = click.option("--period", required=True, metavar="YYYY-MM", help="The UTC month.")
+period_option = click.option("--period", metavar="YYYY-MM", help="The UTC month.  [default: the one before this]")
 test_option = click.option("--test", is_flag=True, help="The test plane, whose data never meets live data.")
 
 
@@ -78,7 +79,7 @@ def bundle(
     customer: str | None,
     tenant: str,
     test: bool,
-    period: str,
+    period: str | None,
     everyone: bool,
     kind: str,
     locale: str,
@@ -97,7 +98,7 @@ def bundle(
     folder.mkdir(parents=True, exist_ok=True)
     written: list[dict[str, object]] = []
     for one in run.all() if everyone else [run.one(str(customer))]:
-        name = f"invoice-{_file_name(one.customer_id)}-{period}.{kind}"
+        name = f"invoice-{_file_name(one.customer_id)}-{run.period}.{kind}"
         target = output if output and not everyone else folder / name
         _write(target, _writer(run, one, kind, locale))
         written.append({"customer_id": one.customer_id, "file": str(target), "ready": one.ready})
@@ -117,9 +118,10 @@ Examples:
 @period_option
 @click.option("--fail-on", type=click.Choice(["blockers"]), help="Exit with 3 if any customer is not ready.")
 @json_option
-def readiness(tenant: str, test: bool, period: str, fail_on: str | None, as_json: bool) -> None:
+def readiness(tenant: str, test: bool, period: str | None, fail_on: str | None, as_json: bool) -> None:
     """Say for every customer with records in a period whether its invoice can go out, and what blocks the rest."""
-    found = list(_open(tenant, period, test=test, reveal=False).all())
+    run = _open(tenant, period, test=test, reveal=False)
+    found = list(run.all())
     rows = [
         {
             "customer_id": one.customer_id,
@@ -133,25 +135,28 @@ def readiness(tenant: str, test: bool, period: str, fail_on: str | None, as_json
         for one in found
     ]
     ready = sum(one.ready for one in found)
-    lines = [f"{ready} of {len(found)} ready for {period}."]
+    lines = [f"{ready} of {len(found)} ready for {run.period}."]
     for one in found:
         lines.append(f"{one.customer_id}: {'ready' if one.ready else 'not ready'}, {one.records} records")
         lines += [f"  {blocker.code}: {blocker.message} {blocker.action}" for blocker in one.blockers]
     emit(
-        {"tenant": tenant, "period": period, "ready": ready, "customers": rows},
+        {"tenant": tenant, "period": run.period, "ready": ready, "customers": rows},
         as_json=as_json,
-        text="\n".join(lines) if found else f"Nothing is recorded in {period}.",
+        text="\n".join(lines) if found else f"Nothing is recorded in {run.period}.",
     )
     if fail_on and ready < len(found):
         raise SystemExit(NOT_READY)
 
 
-def _open(tenant: str, period: str, *, test: bool, reveal: bool) -> _Invoicing:
+def _open(tenant: str, period: str | None, *, test: bool, reveal: bool) -> _Invoicing:
+    installation = open_installation()
+    if period is None:
+        this_month, _ = period_bounds(period_of(installation.clock.now()))
+        period = period_of(this_month - timedelta(days=1))
     try:
         period_bounds(period)
     except ValueError as error:
         raise InvalidInputError(str(error)) from None
-    installation = open_installation()
     scope = installation.tenant(tenant + TEST_SUFFIX if test else tenant).scope
     return _Invoicing(installation, scope, period, ACTOR if reveal else None)
 
