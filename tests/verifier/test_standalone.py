@@ -214,6 +214,10 @@ CASES: dict[str, tuple[bytes, str]] = {
         consistent(edited("receipt.tlog-proof", b"index 2", b"index 02")),
         UNKNOWN,
     ),
+    "sum from the first row without a root": (
+        build_receipt(replace(PART, window=PART.window and replace(PART.window, root=None))).encode(),
+        UNKNOWN,
+    ),
     "a window that ends before it starts": (
         build_receipt(replace(DELTA, window=Window(4, 3, None, "0", "0", WHOLE.entry))).encode(),
         UNKNOWN,

@@ -31,9 +31,9 @@ ENTRY = re.compile(  # An entry has one spelling (RFC 8785), so a line is read a
     rf'"meter":"([a-z][a-z0-9._-]{{0,63}})","mh":"([0-9a-f]{{64}})","mseq":({NUMBER}),"period":"({MONTH})",'
     rf'"qty":"(-?(?!0")(?:0|[1-9][0-9]{{0,19}}){PART})","rec":"({ID})","rx":"{MOMENT}\.[0-9]{{3}}Z",'
     rf'"salt":"[0-9a-f]{{32}}","seq":({NUMBER}),"total":"((?!-0")-?(?:0|[1-9][0-9]{{0,29}}){PART})",'
-    rf'"typ":"sr\.delta/v1","unit":("(?:[^\x00-\x1f\x7f"\\]|\\["\\]){{1,64}}")}}')
+    rf'"typ":"sr\.delta/v1","unit":("(?:[^\x00-\x1f\x7f"\\]{{1,64}}|(?:[^\x00-\x1f\x7f"\\]|\\["\\]){{1,64}})")}}')
 FIELDS = "meter", "details", "meter number", "period", "amount", "record", "number", "running total", "unit"
-DETAILS = re.compile(r'\{"detailSalt":(?:null|"([0-9a-f]{32})",("metadata":.*))\}', re.S)
+DETAILS = re.compile(r'\{"detailSalt":(?:null\}|"([0-9a-f]{32})",("metadata":.*\}))', re.S)
 PLACE = re.compile(rf'\[(?:0|{NUMBER}),{NUMBER},\[(?:"{HASH}",?)*\]\]')
 RECEIPT = re.compile(rf"c2sp\.org/tlog-proof@v1\nextra ({B64})\nindex (0|{NUMBER})\n((?:{HASH}\n){{0,63}})\n(.+)", re.S)
 MANIFEST = re.compile(r'(\{"format":"shared-record/bundle@v1",\n.*)"sha256":"([0-9a-f]{64})"\}\n', re.S)
@@ -142,8 +142,8 @@ def check_receipt(text: str, keys: list[Any], found: Any) -> tuple[Any, Any, str
         start, opening, closing = int(before["number"]), before["running total"], entry["running total"]
         rows, amount = row + 1 - start, EXACT.subtract(Decimal(closing), Decimal(opening))
         found["rows"], found["total"] = rows, f"{amount.normalize(EXACT):f}"
-        shown = rows > 0 and re.fullmatch(f"({HASH})?", window.get("root", ""))  # Of a later window: not proved here.
-        root = need(shown, "the window is malformed", ValueError)[0] if start else then
+        shown = rows > 0 and re.fullmatch(f"({HASH})" + "?" * (start > 0), window.get("root", ""))
+        root = need(shown, "the window is malformed", ValueError)[0] and (window["root"] if start else then)
         found["notChecked"] += [NO_ROOT] if start and root else []
         proved: Any = {"before": {key: window["before"][key] for key in ("entry", "rec") if start}, "closing": closing}
         proved |= {"from": start, "opening": opening, "size": rows, "to": row + 1} | ({"root": root} if root else {})
@@ -165,12 +165,12 @@ def replay(rows: Any, record: Any, receipt: Any, found: Any) -> None:
         if not entry or not details:
             need("\n" not in (text, shown), f"record {number}: entries.jsonl and details.jsonl are not equally long")
             raise ValueError(f"record {number} is malformed")
-        fields, mh, qty, after = entry.groups(), entry[2], entry[5], entry[8]
+        _, mh, _, _, qty, _, _, after, _ = fields = entry.groups()
         total = EXACT.add(total, Decimal(qty))
         if fields != ("usage", mh, count, period, qty, rec, count, after, unit) or Decimal(after) != total:
             right = "usage", mh, count, period, qty, rec, count, f"{total.normalize(EXACT):f}", unit
             equal(f"record {number}", dict(zip(FIELDS, fields, strict=True)), dict(zip(FIELDS, right, strict=True)))
-        if details[1] and sha256(bytes.fromhex(details[1]) + f"{{{details[2]}}}".encode()).hexdigest() != mh:
+        if details[1] and sha256(bytes.fromhex(details[1]) + b"{" + details[2].encode()).hexdigest() != mh:
             raise Mismatch(f"record {number}: reason, reference or metadata are not those that were recorded")
         if number == covered:  # The complete subtrees before the last leaf are its audit path.
             place = [number - 1, number, [b64encode(subtree).decode() for subtree in reversed(subtrees)]]
