@@ -7,9 +7,10 @@ change that ends it is committed; no more tries at a code are judged than the ca
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,14 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from shared_record_access_code import AccessCode
 from shared_record_email_otp import EmailCode
 from shared_record_example_totp import TotpDevice, code_at, seed_of
@@ -32,7 +40,6 @@ from shared_record.app import create_app
 from shared_record.clock import SteppedClock
 from shared_record.db.engine import Database
 from shared_record.db.schema import host, link
-from shared_record.db.scope import Scope
 from shared_record.hooks.loader import Plugins, load_plugins
 from shared_record.hosts.resolver import bump_generation
 from shared_record.keys import KeyRing
@@ -43,18 +50,21 @@ from shared_record.tenancy.policies import Policy
 from shared_record.tenancy.tenants import update_tenant
 from shared_record.web import csrf
 from stepup_methods import Post, Unlimited
-from world import Shop, open_shop
+from world import open_shop
 
 CAP = 6
 """Stands for the 100 wrong answers in a row of a real installation."""
 NAMES = ("cust_a", "cust_b")
+UNKNOWN = "0" * 26
 PLATFORM, FOREIGN = "localhost", "usage.foreign.localhost"
 FACTORS = {"access_code": "ACCESS_HINT", "totp_device": "TOTP", "email_otp": "EMAIL_OTP"}
 SURFACES = {"landing": ".json", "detail": "/activity.json", "access log": "/access-log.json"}
 OUTER = {"TWO_TIER": {"landing"}, "GATED": set[str](), "OPEN": {"landing", "detail"}}
-IDLE, ABSOLUTE, MAX_LIVE, CODE_LIVES, CODE_TRIES = timedelta(minutes=30), timedelta(hours=12), 10, timedelta(minutes=10), 5
+IDLE, ABSOLUTE, CODE_LIVES = timedelta(minutes=30), timedelta(hours=12), timedelta(minutes=10)
+MAX_LIVE, CODE_TRIES = 10, 5
 SEED = b"JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
-TICKS = [timedelta(seconds=s) for s in (1, 29, 31, 59, 60, 300, 599, 601, 1799, 1800, 7200, 28800, 43200)]
+TICKS = [timedelta(seconds=s) for s in (1, 29, 31, 59, 60, 61, 90, 300, 599, 600, 1200, 1799, 1800, 14400, 43200)]
+CHANGES = ("code", "link", "policy", "own_policy", "home", "host", "tenant", "methods", "addresses")
 WHO, WHICH = st.sampled_from(NAMES), st.integers(0, 2**16)
 _number = itertools.count()
 
@@ -86,8 +96,9 @@ class Model:
         self.listed, self.spent = set(NAMES), set[tuple[str, int]]()
         self.sessions: list[Grant] = []
 
-    def place(self, who: str) -> str:
-        return next((one for one in (self.home.get(who), self.primary) if one in self.serving), PLATFORM)
+    def place(self, who: str) -> str | None:
+        """Where a link lives; ``None``: the primary host is out, and any other of the tenant will do."""
+        return next((one for one in (self.home.get(who), self.primary) if one in self.serving), None)
 
     def is_known(self, at: str, handle: str, who: str) -> bool:
         return at in self.serving | {PLATFORM} and self.active and self.handle[who] == handle
@@ -124,6 +135,16 @@ class Model:
 
 
 # --- The machine -----------------------------------------------------------------------------------------------------
+
+
+class Boundless(Unlimited):
+    """No limits by network or tenant either: all examples come from one."""
+
+    def is_above(self, item: Any, *key: str) -> bool:
+        return False
+
+    def count(self, item: Any, *key: str, by: int = 1) -> int:
+        return 0
 
 
 def counted(kind: type[StepUpMethod], judged: list[str]) -> type[StepUpMethod]:
@@ -176,7 +197,9 @@ class Access(RuleBasedStateMachine):
                 self.take_handle(links.show_link(connection, self.keys, self.shop.scope, who), who)
                 code = links.reveal_code(connection, self.keys, self.clock, self.shop.scope, who, "test")
                 self.codes[who] = [code]
-                of_customer = link.c.customer_id == links.show_link(connection, self.keys, self.shop.scope, who).customer_id
+                of_customer = (
+                    link.c.customer_id == links.show_link(connection, self.keys, self.shop.scope, who).customer_id
+                )
                 mine = select(link.c.link_id).where(link.c.tenant_id == self.shop.scope.plane, of_customer)
                 self.links[who] = connection.execute(mine).scalar_one()
 
@@ -200,7 +223,7 @@ class Access(RuleBasedStateMachine):
         """Tell whether the link is not open here at all, after holding the answer against that."""
         if not self.model.is_known(at, handle, who):
             assert answer.status_code in (404, 421)
-        elif self.model.place(who) != at:
+        elif self.model.place(who) not in (at, None):
             assert answer.status_code in (303, 409)
         else:
             return False
@@ -229,15 +252,14 @@ class Access(RuleBasedStateMachine):
 
     @rule(who=WHO, surface=st.sampled_from([*SURFACES]))
     def read_as_a_stranger(self, who: str, surface: str) -> None:
-        handle = self.model.handle[who] or self.handles[0][1]
-        self.look(who if self.model.handle[who] else self.handles[0][0], handle, self.model.place(who), surface, None)
+        self.look(who, self.model.handle[who] or UNKNOWN, self.model.place(who) or PLATFORM, surface, None)
 
     @precondition(lambda self: self.model.sessions)
     @rule(which=st.integers(0, 3), surface=st.sampled_from([*SURFACES]))
     def read_as_the_customer(self, which: int, surface: str) -> None:
         grant = self.model.sessions[-1 - which % len(self.model.sessions)]
         who, at = grant.stamp[:2]
-        self.look(who, self.model.handle[who] or self.handles[0][1], at, surface, grant)
+        self.look(who, self.model.handle[who] or UNKNOWN, at, surface, grant)
 
     @precondition(lambda self: self.model.sessions)
     @rule(which=WHICH, old=WHICH, surface=st.sampled_from([*SURFACES]))
@@ -250,7 +272,7 @@ class Access(RuleBasedStateMachine):
     # --- Unlocking ---------------------------------------------------------------------------------------------------
 
     def verify(self, who: str, method: str, value: str, at: str, held: Grant | None, **more: str) -> TestResponse:
-        handle = self.model.handle[who] or "0" * 26
+        handle = self.model.handle[who] or UNKNOWN
         ticket, browser = more.get("challenge", ""), more.get("browser", "")
         cookies = self.cookies(who, held) | ({"sr-pre": browser} if browser else {})
         body = {"factor": FACTORS[method], "value": value} | ({"challenge": ticket} if ticket else {})
@@ -281,9 +303,9 @@ class Access(RuleBasedStateMachine):
 
     def try_at_home(self, who: str, method: str, value: str, right: bool, which: int) -> None:
         self.clock.advance(seconds=1)
-        at, held = self.model.place(who), self.held(which, who)
+        at, held = self.model.place(who) or PLATFORM, self.held(which, who)
         answer = self.verify(who, method, value, at, held)
-        if not self.is_elsewhere(answer, at, self.model.handle[who] or "", who):
+        if not self.is_elsewhere(answer, at, self.model.handle[who] or UNKNOWN, who):
             self.settle(who, method, at, held, answer, right)
 
     @rule(who=WHO, age=st.sampled_from([0, 0, 0, 1, 2]), which=WHICH)
@@ -295,7 +317,7 @@ class Access(RuleBasedStateMachine):
         right = age < len(self.codes[who]) and (age == 0 or (age == 1 and in_time))
         self.try_at_home(who, "access_code", code, right, which)
 
-    @rule(who=WHO, times=st.integers(1, 4), method=st.sampled_from(["access_code", "totp_device"]))
+    @rule(who=WHO, times=st.integers(1, 3), method=st.sampled_from(["access_code", "totp_device"]))
     def guess(self, who: str, times: int, method: str) -> None:
         for _ in range(times):
             self.try_at_home(who, method, "222222x" if method == "access_code" else "000", False, 0)
@@ -313,10 +335,10 @@ class Access(RuleBasedStateMachine):
 
     @rule(who=WHO)
     def ask_for_a_mail(self, who: str) -> None:
-        at, browser = self.model.place(who), f"browser-{len(self.mailed):036}"
+        at, browser = self.model.place(who) or PLATFORM, f"browser-{len(self.mailed):036}"
         self.post.mails.clear()
         answer = self.verify(who, "email_otp", f"{who}@customer.example", at, None, browser=browser)
-        if self.is_elsewhere(answer, at, self.model.handle[who] or "", who):
+        if self.is_elsewhere(answer, at, self.model.handle[who] or UNKNOWN, who):
             return
         if "email_otp" not in self.model.methods:
             assert answer.status_code == 400
@@ -335,12 +357,12 @@ class Access(RuleBasedStateMachine):
     def answer_a_mail(self, which: int, elsewhere: bool, guess: bool, stolen: bool, held: int) -> None:
         self.clock.advance(seconds=1)
         kept, who, code = self.mailed[-1 - which % len(self.mailed)]
-        at = self.hosts[held % 3] if elsewhere and guess else self.model.place(who)
+        at = self.hosts[held % 3] if elsewhere and guess else self.model.place(who) or PLATFORM
         stolen, mine = stolen and guess and held % 3 == 0, self.held(held, who)
         guess = guess and held % 5 > 2
         value, browser = (code or "1234 5678") if not guess else "0000 000x", "thief" * 9 if stolen else kept.browser
         answer = self.verify(who, "email_otp", value, at, mine, challenge=kept.secret, browser=browser)
-        if self.is_elsewhere(answer, at, self.model.handle[who] or "", who):
+        if self.is_elsewhere(answer, at, self.model.handle[who] or UNKNOWN, who):
             return
         lives = self.clock.now() < kept.made + CODE_LIVES and kept.tries < CODE_TRIES and not kept.ended
         if stolen or not lives or kept.stamp != self.model.stamp(who, at, "email_otp"):
@@ -359,7 +381,7 @@ class Access(RuleBasedStateMachine):
     def log_out(self, which: int, everywhere: bool) -> None:
         grant = self.model.sessions[-1 - which % len(self.model.sessions)]
         who, at = grant.stamp[:2]
-        handle = self.model.handle[who] or "0" * 26
+        handle = self.model.handle[who] or UNKNOWN
         form = {"csrf_token": csrf.token(self.keys, grant.secret, at, self.links[who])}
         path = f"/c/{handle}/{'sessions/end' if everywhere else 'close'}"
         answer = self.send("POST", at, path, self.cookies(who, grant), data=form)
@@ -367,7 +389,7 @@ class Access(RuleBasedStateMachine):
             assert answer.status_code in (404, 421)
             return
         assert answer.status_code == 303
-        if self.model.place(who) == at and self.model.opens(grant, who, at, self.clock.now()):
+        if self.model.place(who) in (at, None) and self.model.opens(grant, who, at, self.clock.now()):
             for one in self.model.sessions if everywhere else [grant]:
                 one.ended = one.ended or one.stamp[0] == who
         self.look_at_newest()
@@ -379,61 +401,64 @@ class Access(RuleBasedStateMachine):
         for who in NAMES:
             mine = [one for one in self.model.sessions if one.stamp[0] == who][-1:]
             for grant in mine:
-                self.look(who, self.model.handle[who] or self.handles[0][1], grant.stamp[1], "detail", grant)
+                self.look(who, self.model.handle[who] or UNKNOWN, grant.stamp[1], "detail", grant)
 
     def change(self, act: Any, *arguments: Any, keyed: bool = True, **named: Any) -> Any:
         with self.write() as connection:
             tools = (self.keys, self.clock) if keyed else (self.clock,)
             return act(connection, *tools, self.shop.scope, *arguments, "test", **named)
 
-    @rule(who=WHO, overlap=st.sampled_from([0, 0, 20, 600]))
-    def rotate_the_code(self, who: str, overlap: int) -> None:
-        lasts = timedelta(minutes=overlap)
-        self.codes[who].append(self.change(links.rotate_code, who, overlap=lasts))
-        self.model.former[who] = self.clock.now() + lasts if overlap else None
-        self.model.epochs[f"code {who}"] += 1
-        self.model.tries[who] = self.run[who] = 0
+    @rule(what=st.sampled_from(CHANGES), who=WHO, which=WHICH)
+    def the_vendor_changes(self, what: str, who: str, which: int) -> None:
+        if not self.model.active:
+            what = "tenant"
+        elif len(self.model.serving) < 2 and which % 3:
+            what = "host"
+        if which % 5 > 1:  # most changes find a session that is open
+            self.try_at_home(who, "access_code", self.codes[who][-1], True, 0)
+        self.steps[f"changes of {what}"] += 1
+        getattr(self, f"change_{what}")(who, which)
         self.look_at_newest()
 
-    @rule(who=WHO, again=st.booleans())
-    def revoke_or_reissue_the_link(self, who: str, again: bool) -> None:
-        if again or self.model.handle[who] is None:
+    def change_code(self, who: str, which: int) -> None:
+        lasts = timedelta(minutes=(0, 20, 600)[which % 3])
+        self.codes[who].append(self.change(links.rotate_code, who, overlap=lasts))
+        self.model.former[who] = self.clock.now() + lasts if lasts else None
+        self.model.epochs[f"code {who}"] += 1
+        self.model.tries[who] = self.run[who] = 0
+
+    def change_link(self, who: str, which: int) -> None:
+        if which % 3 or self.model.handle[who] is None:
             self.take_handle(self.change(links.reissue_link, who), who)
             self.model.tries[who] = self.run[who] = 0
         else:
             self.take_handle(self.change(links.revoke_link, who), who)
         self.model.epochs[f"link {who}"] += 1
-        self.look_at_newest()
 
-    @rule(policy=st.sampled_from([one.value for one in Policy]))
-    def flip_the_policy(self, policy: str) -> None:
-        self.change(links.set_tenant_policy, Policy(policy), keyed=False)
+    def change_policy(self, who: str, which: int) -> None:
+        policy = [*Policy][which % 3]
+        self.change(links.set_tenant_policy, policy, keyed=False)
         self.model.epochs["tenant"] += int(policy != self.model.policy)
-        self.model.policy = policy
-        self.look_at_newest()
+        self.model.policy = policy.value
 
-    @rule(who=WHO, policy=st.sampled_from(["INHERIT", *(one.value for one in Policy)]))
-    def flip_the_customers_policy(self, who: str, policy: str) -> None:
-        self.change(links.set_customer_policy, who, policy, keyed=False)
-        own = None if policy == "INHERIT" else policy
+    def change_own_policy(self, who: str, which: int) -> None:
+        own = (None, *(one.value for one in Policy))[which % 4]
+        self.change(links.set_customer_policy, who, own or "INHERIT", keyed=False)
         self.model.epochs[f"customer {who}"] += int(own != self.model.own.get(who))
         self.model.own[who] = own
-        self.look_at_newest()
 
-    @precondition(lambda self: self.model.serving)
-    @rule(who=WHO, which=WHICH)
-    def move_host(self, who: str, which: int) -> None:
+    def change_home(self, who: str, which: int) -> None:
+        if not self.model.serving:
+            return
         to = sorted(self.model.serving)[which % len(self.model.serving)]
-        before = self.model.home.get(who)
+        primary = self.model.primary if self.model.primary in self.model.serving else None
         self.change(links.move_host, who, to)
-        if to != (before or (self.model.primary if self.model.primary in self.model.serving else None)):
+        if to != (self.model.home.get(who) or primary):
             self.model.epochs[f"customer {who}"] += 1
             self.model.home[who] = to
-        self.look_at_newest()
 
-    @rule(which=st.integers(0, 1))
-    def suspend_or_restore_a_host(self, which: int) -> None:
-        name = self.hosts[which]
+    def change_host(self, who: str, which: int) -> None:
+        name = self.hosts[which % 2]
         role = "suspended" if name in self.model.serving else "serving"
         with self.write() as connection:
             mine = (host.c.tenant_id == self.shop.scope.config) & (host.c.host == name)
@@ -442,27 +467,22 @@ class Access(RuleBasedStateMachine):
         self.model.serving ^= {name}
         self.model.epochs[f"host {name}"] += 1
         if role == "serving":
-            self.application._resolver.look_again()  # after a second it would by itself; suspension needs no such thing
-        self.look_at_newest()
+            self.application._resolver.look_again()  # within a second it would by itself; a suspension needs no second
 
-    @rule()
-    def suspend_or_restore_the_tenant(self) -> None:
+    def change_tenant(self, who: str, which: int) -> None:
         self.model.active = not self.model.active
         with self.write() as connection:
             update_tenant(connection, self.shop.scope, {"state": "active" if self.model.active else "suspended"})
         self.model.epochs["tenant"] += 1
-        self.look_at_newest()
 
-    @rule(method=st.sampled_from([*FACTORS]))
-    def disable_or_enable_a_method(self, method: str) -> None:
+    def change_methods(self, who: str, which: int) -> None:
+        method = [*FACTORS][which % 3]
         self.model.epochs[f"method {method}"] += int(method in self.model.methods)
         self.model.methods ^= {method}
         with self.write() as connection:
             put_methods(connection, self.shop.scope, [(one, {}) for one in FACTORS if one in self.model.methods])
-        self.look_at_newest()
 
-    @rule(who=WHO)
-    def list_or_strike_an_address(self, who: str) -> None:
+    def change_addresses(self, who: str, which: int) -> None:
         address = entitlements.email(f"{who}@customer.example")
         with self.write() as connection:
             of = (connection, self.keys, self.clock, self.shop.scope, who, address)
@@ -472,23 +492,24 @@ class Access(RuleBasedStateMachine):
             else:
                 entitlements.allow(*of, "test")
         self.model.listed ^= {who}
-        self.look_at_newest()
 
     @rule(by=st.sampled_from(TICKS))
     def tick(self, by: timedelta) -> None:
         self.clock.advance(seconds=by.total_seconds())
 
-    def teardown(self) -> None:
-        self.steps["examples"] += 1
+    @invariant()
+    def count(self) -> None:
+        self.steps["steps"] += 1
 
 
 @pytest.fixture
 def machine(
     db: Database, keys: KeyRing, clock: SteppedClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[type[Access]]:
+) -> type[Access]:
     post, judged = Post(), list[str]()
     monkeypatch.setattr(attempts, "HARD_CAP", CAP)
-    monkeypatch.setattr("shared_record.app.Throttle", Unlimited)
+    monkeypatch.setattr(logging.getLogger("shared_record"), "level", logging.ERROR)  # refusals are warnings
+    monkeypatch.setattr("shared_record.app.Throttle", Boundless)
     monkeypatch.setattr("shared_record.app.open_post", lambda settings: True)
     monkeypatch.setattr("shared_record.app.mail_sink", lambda keys, clock: post)
     real, kinds = load_plugins(), (AccessCode, EmailCode, TotpDevice)
@@ -498,19 +519,20 @@ def machine(
     start = clock.now().replace(day=1)
     open_shop(db, keys, clock, tmp_path, slug="foreign", hosts=(FOREIGN,))
     parts = {"db": db, "keys": keys, "folder": tmp_path, "clock": clock, "start": start, "application": application}
-    yield type("BoundAccess", (Access,), parts | {"post": post, "judged": judged, "steps": Counter()})
+    return type("BoundAccess", (Access,), parts | {"post": post, "judged": judged, "steps": Counter()})
 
 
 def test_access_is_as_the_model_predicts_whatever_happens(machine: type[Access], soak: bool) -> None:
-    examples = 20 if machine.db.is_postgresql else 100
+    few = 5 if machine.db.is_postgresql else 12
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples * (50 if soak else 1),
+            max_examples=few * (500 if soak else 1),
             stateful_step_count=200,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
-    print(dict(machine.steps))
-    assert min(machine.steps[f"unlocked by {method}"] for method in FACTORS) > 0
+    print({name: machine.steps[name] for name in sorted(machine.steps)})
+    if not machine.db.is_postgresql:
+        assert machine.steps["opened"] > few

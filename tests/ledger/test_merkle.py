@@ -161,6 +161,27 @@ def test_pushing_in_parts_is_pushing_at_once(parts: list[int]) -> None:
     assert merkle.split_hashes(b"".join(frontier)) == frontier
 
 
+MANY = [merkle.leaf_hash(b"%d" % i) for i in range(2 * merkle.TOGETHER + 2 * merkle.FEW)]
+
+
+@given(st.lists(st.integers(0, merkle.TOGETHER + merkle.FEW), min_size=1, max_size=4))
+@settings(max_examples=40)
+def test_many_at_once_give_what_one_after_another_does(parts: list[int]) -> None:
+    frontier: list[bytes] = []
+    subtrees: set[tuple[int, int, bytes]] = set()
+    singly: list[bytes] = []
+    known: set[tuple[int, int, bytes]] = set()
+    size = 0
+    for part in parts:
+        leaves = MANY[size : size + part]
+        for place, leaf in enumerate(leaves, size):
+            merkle.push(singly, place, [leaf], lambda *found: known.add(found))
+        grown = merkle.push(frontier, size, iter(leaves), lambda *found: subtrees.add(found))
+        assert grown == size + len(leaves)
+        assert (frontier, subtrees) == (singly, known)
+        size = grown
+
+
 class Store:
     """What a database would hold of one tree: leaf hashes, and the subtrees that ``push`` told of."""
 

@@ -216,7 +216,7 @@ def test_a_document_is_written_as_it_is_asked_for(shop: Shop, api: ApiClient) ->
     assert (plain["period"]["label"], plain["period"]["name"]) == ("2026-11", "November 2026")
     assert (plain["summary"]["recordCount"], plain["summary"]["netChangeExact"]) == (3, "13.25")
     assert plain["records"][0]["reason"] == "api calls"
-    assert plain["links"]["pdf"] is None
+    assert plain["links"]["pdf"] == f"{plain['links']['permalink']}.pdf"
     asked = api.get(
         path, customerDisplayName="true", locale="de-DE", timezone="Asia/Kolkata", unit="credits", limit=1, offset=2
     )
@@ -282,12 +282,6 @@ def test_the_public_document_shows_the_outer_tier(shop: Shop, api: ApiClient) ->
         links.set_tenant_policy(connection, shop.clock, shop.scope, Policy.OPEN, "test")
     seen = api.get(path)
     assert (seen["customerId"], [row["reason"] for row in seen["records"]]) == ("cust_a", ["secret reason"] * 2)
-
-
-def test_there_is_no_pdf_yet(shop: Shop, api: ApiClient) -> None:
-    shop.record("cust_a", "5")
-    made = api.post(CHECKPOINT, {"customerId": "cust_a"})
-    assert api.get(f"/api/v1/receipt/{made['checkpointId']}.pdf", status=404)["code"] == "NOT_FOUND"
 
 
 def test_verify_takes_ids_and_roots(shop: Shop, api: ApiClient) -> None:

@@ -19,6 +19,8 @@ from sqlalchemy.pool import QueuePool
 from shared_record.db.scope import Scope, check_statement
 
 APP_ROLE = "sr_app"
+CACHE_KIB = 32 * 1024
+"""Pages of SQLite that one connection keeps: a checkpoint over many customers goes through many of them twice."""
 BUSY_TIMEOUT_MS = 5_000
 
 
@@ -117,6 +119,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         "foreign_keys=ON",
         f"busy_timeout={BUSY_TIMEOUT_MS}",
         "trusted_schema=OFF",
+        f"cache_size=-{CACHE_KIB}",
     ):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -6,7 +6,9 @@ is finished by whoever comes next. Two bodies of one size cannot exist: the data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -41,6 +43,7 @@ from shared_record.ledger.heads import (
     Heads,
     Member,
     changed_members,
+    everyone,
     fragments_of,
     hash_all,
     hash_changed,
@@ -166,10 +169,23 @@ def make_checkpoint(
     published and states stay as they are.
     """
     resume(db, keys, clock, locks, lease, witnesses)
-    integrate(db, lease)
-    made = _prepare(db, keys, clock, lease, reblind_up_to=reblind_up_to)
-    resume(db, keys, clock, locks, lease, witnesses, made)
+    with _uncollected():
+        integrate(db, lease)
+        made = _prepare(db, keys, clock, lease, reblind_up_to=reblind_up_to)
+        resume(db, keys, clock, locks, lease, witnesses, made)
     return number_of(made.n) + 1
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let the garbage collector rest: millions of hashes and rows make no cycles, and it would walk them all."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Stated(NamedTuple):
@@ -272,13 +288,14 @@ def _prepare(db: Database, keys: KeyRing, clock: Clock, lease: Lease, *, reblind
 def _draw(connection: Connection, keys: KeyRing, scope: Scope, n: int, before: Any, reblind_up_to: int) -> _Drawn:
     """Read what changed and hash it. The first epoch of an origin states everything that is not closed, anew."""
     anew = before is None
-    members = changed_members(connection, scope, anew=anew)
-    stated = Stated(n, members, fragments_of(connection, scope, members, anew=anew))
-    heads = Heads(tenant_key(connection, keys, scope), n, stated.fragments)
     slots: int = connection.execute(_SLOTS, {"t": scope.plane}).scalar_one()
     width = width_of(slots)
-    if before is None or slots <= reblind_up_to:
-        hashed = hash_all(connection, scope, heads)
+    known = everyone(connection, scope) if anew or slots <= reblind_up_to else None
+    members = changed_members(connection, scope, known, anew=anew)
+    stated = Stated(n, members, fragments_of(connection, scope, members, known, anew=anew))
+    heads = Heads(tenant_key(connection, keys, scope), n, stated.fragments)
+    if known is not None:
+        hashed = hash_all(connection, scope, heads, known)
         tree = whole_tree(hashed.leaves, width)
         return _Drawn(stated, slots, width, tree, None, hashed.erased)
     hashed = hash_changed(connection, scope, heads, {member.slot for member in members})
@@ -380,7 +397,7 @@ def _publish(
 def _read_stated(connection: Connection, scope: Scope, n: int) -> Stated:
     """Read what an epoch says that is stored and not published."""
     members = members_of(connection, scope, n)
-    return Stated(n, members, fragments_of(connection, scope, members, anew=False))
+    return Stated(n, members, fragments_of(connection, scope, members, None, anew=False))
 
 
 def _close_final(

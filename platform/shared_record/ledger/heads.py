@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, func, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, Row, Select, bindparam, func, select
 
 from shared_record.db.plain import fetch
 from shared_record.db.schema import customer, epoch_member, leaf, period_tree
@@ -25,32 +25,46 @@ CHUNK: Final = 2_000
 _T: BindParameter[UUID] = bindparam("t")
 _SLOTS: BindParameter[Sequence[int]] = bindparam("some", expanding=True)
 _OWNER = (customer.c.tenant_id == period_tree.c.tenant_id) & (customer.c.customer_id == period_tree.c.customer_id)
-_COVERABLE = (
-    select(
-        period_tree.c.tree_id,
-        customer.c.slot,
-        period_tree.c.period,
-        period_tree.c.unit,
-        period_tree.c.vsize,
-        period_tree.c.frontier,
-        leaf.c.total,
-        period_tree.c.status,
-        period_tree.c.size,
+
+
+def _coverable(source: FromClause, owner: ColumnElement[Any]) -> Select[Any]:
+    return (
+        select(
+            period_tree.c.tree_id,
+            owner,
+            period_tree.c.period,
+            period_tree.c.unit,
+            period_tree.c.vsize,
+            period_tree.c.frontier,
+            period_tree.c.total,
+            period_tree.c.status,
+            period_tree.c.size,
+        )
+        .select_from(source)
+        .where(period_tree.c.tenant_id == _T, period_tree.c.status != "erased")
+        .order_by(period_tree.c.tree_id)
     )
+
+
+_NEWS = (period_tree.c.vsize > period_tree.c.psize) | (period_tree.c.status == "closing")
+CHANGED = _coverable(period_tree, period_tree.c.customer_id).where(_NEWS)
+"""The trees of which the next epoch says something new."""
+_CHANGED_WITH_SLOT = _coverable(period_tree.join(customer, _OWNER), customer.c.slot).where(_NEWS)
+_NOT_CLOSED = _coverable(period_tree, period_tree.c.customer_id).where(
+    period_tree.c.status != "closed", period_tree.c.vsize > 0
+)
+_INTEGRATED_TOTALS = (
+    select(leaf.c.tree_id, leaf.c.total)
     .select_from(
-        period_tree.join(customer, _OWNER).outerjoin(
+        period_tree.join(
             leaf,
             (leaf.c.tenant_id == period_tree.c.tenant_id)
             & (leaf.c.tree_id == period_tree.c.tree_id)
             & (leaf.c.seq == period_tree.c.vsize),
         )
     )
-    .where(period_tree.c.tenant_id == _T, period_tree.c.status != "erased")
-    .order_by(period_tree.c.tree_id)
+    .where(period_tree.c.tenant_id == _T, period_tree.c.tree_id.in_(bindparam("some", expanding=True)))
 )
-CHANGED = _COVERABLE.where((period_tree.c.vsize > period_tree.c.psize) | (period_tree.c.status == "closing"))
-"""The trees of which the next epoch says something new."""
-_NOT_CLOSED = _COVERABLE.where(period_tree.c.status != "closed", period_tree.c.vsize > 0)
 _OPEN = (
     select(
         customer.c.slot,
@@ -72,6 +86,7 @@ _OPEN = (
 _LIVING = select(
     customer.c.slot, customer.c.ref, func.coalesce(customer.c.next_head, customer.c.head).label("fragment")
 ).where(customer.c.tenant_id == _T, customer.c.sealed_key.is_not(None))
+_EVERYONE = _LIVING.add_columns(customer.c.customer_id)
 _AMONG = _LIVING.where(customer.c.slot.in_(_SLOTS))
 _NEW = _LIVING.where(customer.c.slot_epoch.is_(None))
 _FOLLOWING = _LIVING.where(customer.c.next_head.is_not(None))
@@ -146,17 +161,36 @@ class Person(NamedTuple):
     fragment: str | None
 
 
-def changed_members(connection: Connection, scope: Scope, *, anew: bool) -> list[Member]:
-    """Return what the next epoch has to say: of the trees that changed, or ``anew`` of all that are not closed."""
-    members = []
-    for tree_id, slot, period, unit, vsize, frontier, total, status, size in fetch(
-        connection, _NOT_CLOSED if anew else CHANGED, {"t": scope.plane}
-    ):
+Everyone = Mapping[object, Person]
+"""All customers that are not erased, by their id in the driver's own form, which no two drivers share."""
+
+
+def everyone(connection: Connection, scope: Scope) -> Everyone:
+    """Read them at once, for an epoch that hashes them all: a join for each tree would find each of them again."""
+    rows = _rows(connection, scope, _EVERYONE)
+    return {who: Person(slot, ref, fragment) for slot, ref, fragment, who in rows}
+
+
+def changed_members(connection: Connection, scope: Scope, known: Everyone | None, *, anew: bool) -> list[Member]:
+    """Return what the next epoch has to say: of the trees that changed, or ``anew`` of all that are not closed.
+
+    ``known`` is ``everyone`` of the same snapshot; ``anew`` needs it.
+    """
+    query = _NOT_CLOSED if anew else _CHANGED_WITH_SLOT if known is None else CHANGED
+    members: list[Member] = []
+    behind: list[int] = []
+    for tree_id, owner, period, unit, vsize, frontier, total, status, size in _rows(connection, scope, query):
         final = status == "closing" and size == vsize
         if status == "closing" and not final and not anew:
             continue  # deltas recorded just before closing are not integrated yet; the next epoch has them
+        if vsize < size:
+            behind.append(len(members))  # ``total`` is of deltas too that are not integrated yet
+        slot = owner if known is None else known[owner].slot
         root = merkle.frontier_root(merkle.split_hashes(frontier))
-        members.append(Member(tree_id, slot, period, unit, vsize, root, total or "0", final))
+        members.append(Member(tree_id, slot, period, unit, vsize, root, total, final))
+    totals = dict(_of_some(connection, scope, _INTEGRATED_TOTALS, [members[place].tree_id for place in behind]))
+    for place in behind:
+        members[place] = members[place]._replace(total=totals.get(members[place].tree_id, "0"))
     return members
 
 
@@ -165,18 +199,21 @@ def members_of(connection: Connection, scope: Scope, n: int) -> list[Member]:
     return [Member._make(row) for row in fetch(connection, _MEMBERS, {"t": scope.plane, "n": n})]
 
 
-def fragments_of(connection: Connection, scope: Scope, members: Iterable[Member], *, anew: bool) -> dict[int, str]:
+def fragments_of(
+    connection: Connection, scope: Scope, members: Iterable[Member], known: Everyone | None, *, anew: bool
+) -> dict[int, str]:
     """Return the new head fragment of each customer that a member belongs to, by slot.
 
+    ``known`` is ``everyone`` of the same snapshot; without it, only those concerned are read.
     ``anew``: ``members`` are all periods that are not closed, so nobody has another.
     """
     by_slot: dict[int, dict[str, OpenPeriod]] = {}
     for member in members:
         by_slot.setdefault(member.slot, {})[member.tree_id] = member.open_period
     if not anew:
-        for slot, tree_id, period, unit, size, root, total in _of_slots(connection, scope, _OPEN, by_slot):
+        for slot, tree_id, period, unit, size, root, total in _of_some(connection, scope, _OPEN, by_slot):
             by_slot[slot].setdefault(tree_id, _open_period(tree_id, period, unit, size, root, total))
-    concerned = map(Person._make, _rows(connection, scope, _LIVING)) if anew else persons(connection, scope, by_slot)
+    concerned = persons(connection, scope, by_slot) if known is None else known.values()
     return {
         person.slot: replace_open(
             person.fragment or EMPTY_FRAGMENT, sorted(by_slot[person.slot].values(), key=lambda row: row.period)
@@ -188,7 +225,7 @@ def fragments_of(connection: Connection, scope: Scope, members: Iterable[Member]
 
 def persons(connection: Connection, scope: Scope, slots: Iterable[int]) -> Iterator[Person]:
     """Yield the customers in ``slots`` that are not erased."""
-    return map(Person._make, _of_slots(connection, scope, _AMONG, slots))
+    return map(Person._make, _of_some(connection, scope, _AMONG, slots))
 
 
 def people(connection: Connection, scope: Scope, slots: Iterable[int]) -> Iterator[Row[UUID, int, str]]:
@@ -221,11 +258,9 @@ class Hashed:
     erased: tuple[int, ...]
 
 
-def hash_all(connection: Connection, scope: Scope, heads: Heads) -> Hashed:
-    """Hash every customer's head."""
-    leaves: dict[int, bytes | None] = {
-        slot: heads.hash(slot, ref, fragment) for slot, ref, fragment in _rows(connection, scope, _LIVING)
-    }
+def hash_all(connection: Connection, scope: Scope, heads: Heads, known: Everyone) -> Hashed:
+    """Hash every customer's head; ``known`` is ``everyone`` of the same snapshot."""
+    leaves: dict[int, bytes | None] = {slot: heads.hash(slot, ref, fragment) for slot, ref, fragment in known.values()}
     return Hashed(leaves, _gone(connection, scope))
 
 
@@ -262,14 +297,14 @@ def _rows(connection: Connection, scope: Scope, query: Select[Any]) -> Iterator[
     return fetch(connection, query, {"t": scope.plane})
 
 
-def _of_slots(
-    connection: Connection, scope: Scope, query: Select[Any], slots: Iterable[int]
+def _of_some(
+    connection: Connection, scope: Scope, query: Select[Any], places: Iterable[int] | Iterable[str]
 ) -> Iterator[tuple[Any, ...]]:
-    for some in _chunks(slots):
+    for some in _chunks(places):
         yield from fetch(connection, query, {"t": scope.plane, "some": some})
 
 
-def _chunks(slots: Iterable[int]) -> Iterator[list[int]]:
-    rest = iter(sorted(slots))
+def _chunks(places: Iterable[int] | Iterable[str]) -> Iterator[list[Any]]:
+    rest: Iterator[Any] = iter(sorted(places))
     while some := list(islice(rest, CHUNK)):
         yield some

@@ -24,7 +24,7 @@ from shared_record.db.engine import Database
 from shared_record.db.schema import day_counter, delta_detail, leaf, period_tree, tenant
 from shared_record.db.scope import Scope
 from shared_record.errors import ConflictError
-from shared_record.identifiers import new_identifier
+from shared_record.identifiers import new_identifier, ordered_hex
 from shared_record.keys import KeyRing
 from shared_record.ledger.amounts import Total
 from shared_record.ledger.entry import detail_hash, entry_salt, entry_text, receipt_id
@@ -412,7 +412,7 @@ class _Intake:
                 period = period_of(period_bounds(before.period)[1])
                 late_for = before.period
             found[customer_id] = _Tree(
-                f"r_{secrets.token_hex(8)}",
+                f"r_{ordered_hex(self.now)}",
                 period,
                 units[customer_id] or unit,
                 before.base + before.size if before is not None else 0,

@@ -30,7 +30,13 @@ TOGETHER = 2_000
 
 _T: BindParameter[UUID] = bindparam("t")
 _BEHIND = (
-    select(period_tree.c.tree_id, period_tree.c.size, period_tree.c.vsize, period_tree.c.frontier)
+    select(
+        period_tree.c.tree_id,
+        period_tree.c.size,
+        period_tree.c.vsize,
+        period_tree.c.frontier,
+        period_tree.c.last_leaf,
+    )
     .where(period_tree.c.tenant_id == _T, period_tree.c.status != "erased", period_tree.c.size > period_tree.c.vsize)
     .order_by(period_tree.c.tree_id)
     .limit(MAX_TREES)
@@ -60,6 +66,11 @@ _HASHES_OF_MANY = (
     )
     .order_by(period_tree.c.tree_id, leaf.c.seq)
 )
+_ALL_HASHES_OF_MANY = (
+    select(leaf.c.hash)
+    .where(leaf.c.tenant_id == _T, leaf.c.tree_id.in_(bindparam("trees", expanding=True)))
+    .order_by(leaf.c.tree_id, leaf.c.seq)
+)
 _ADVANCE = (
     period_tree.update()
     .where(
@@ -75,12 +86,13 @@ _NODE = ("tree_id", "level", "idx", "hash")
 
 
 class _Behind(NamedTuple):
-    """A tree that is to be brought from ``vsize`` leaves to ``upto``; it has ``size``."""
+    """A tree to be brought from ``vsize`` leaves to ``upto``; it has ``size``, the last with the hash ``last_leaf``."""
 
     tree_id: str
     size: int
     vsize: int
     frontier: bytes
+    last_leaf: bytes
     upto: int
 
 
@@ -98,6 +110,8 @@ def integrate(db: Database, lease: Lease) -> int:
                 size = merkle.push(frontier, tree.vsize, hashes, lambda *found, to=complete: to.append(found))
                 if size != tree.upto:
                     raise RuntimeError(f"{tree.tree_id}: {size} leaves found, {tree.upto} recorded")
+                if size == tree.size and hashes[-1] != tree.last_leaf:
+                    raise RuntimeError(f"{tree.tree_id}: leaf {size} is not the last one recorded")
                 nodes += [(tree.tree_id, *found) for found in complete]
                 advances.append((tree.tree_id, tree.vsize, tree.upto, b"".join(frontier)))
         if not advances:
@@ -110,27 +124,30 @@ def integrate(db: Database, lease: Lease) -> int:
         done += sum(new - old for _, old, new, _ in advances)
 
 
-def _new_hashes(connection: Connection, scope: Scope) -> Iterator[tuple[_Behind, Iterable[bytes]]]:
-    """Yield trees, in the order of their ids, with their new leaf hashes, which are to be used up one after another.
+def _new_hashes(connection: Connection, scope: Scope) -> Iterator[tuple[_Behind, list[bytes]]]:
+    """Yield trees, in the order of their ids, with their new leaf hashes.
 
-    They are ``MAX_LEAVES`` in all at most, so the last tree may not be brought up to its size.
+    They are ``MAX_LEAVES`` in all at most, so the last tree may not be brought up to its size. Hashes are told apart by
+    how many each tree has; that none is missing and none too many shows in the last one of each.
     """
     trees = list(_within(MAX_LEAVES, fetch(connection, _BEHIND, {"t": scope.plane})))
     whole = [tree for tree in trees if tree.upto == tree.size]
     for start in range(0, len(whole), TOGETHER):
         some = whole[start : start + TOGETHER]
         place = {"t": scope.plane, "trees": [tree.tree_id for tree in some]}
-        hashes = chain.from_iterable(fetch(connection, _HASHES_OF_MANY, place))
-        yield from ((tree, islice(hashes, tree.upto - tree.vsize)) for tree in some)
+        # Where all are new, every leaf is wanted, and the trees need not be read once more to know from where on.
+        query = _HASHES_OF_MANY if any(tree.vsize for tree in some) else _ALL_HASHES_OF_MANY
+        hashes = chain.from_iterable(fetch(connection, query, place))
+        yield from ((tree, list(islice(hashes, tree.upto - tree.vsize))) for tree in some)
     for tree in trees[len(whole) :]:
         place = {"t": scope.plane, "tree": tree.tree_id, "after": tree.vsize, "upto": tree.upto}
-        yield tree, chain.from_iterable(fetch(connection, _HASHES, place))
+        yield tree, list(chain.from_iterable(fetch(connection, _HASHES, place)))
 
 
 def _within(left: int, behind: Iterable[tuple[Any, ...]]) -> Iterator[_Behind]:
-    for tree_id, size, vsize, frontier in behind:
+    for tree_id, size, vsize, frontier, last_leaf in behind:
         upto = min(size, vsize + left)
-        yield _Behind(tree_id, size, vsize, frontier, upto)
+        yield _Behind(tree_id, size, vsize, frontier, last_leaf, upto)
         left -= upto - vsize
         if left <= 0:
             break

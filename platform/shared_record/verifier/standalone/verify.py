@@ -1,4 +1,3 @@
-# fmt: off
 """Check a Shared Record file offline: a verification bundle (.zip, or its folder) or a receipt (.tlog-proof).
 
 Exit status: 0 it matches, 4 it does not match, 5 it could not be checked. Needs Python 3.10 or newer, nothing else.
@@ -140,7 +139,8 @@ def check_receipt(text: str, keys: list[Any], found: Any) -> tuple[Any, Any, str
         need(totals == [[["usage", found["unit"], size, total]]], f"the head states no such record with row {row + 1}")
     if "window" in x:
         start, opening, closing = int(before["number"]), before["running total"], entry["running total"]
-        rows, amount = row + 1 - start, EXACT.subtract(Decimal(closing), Decimal(opening))
+        rows = need(not start < window["from"] < row + 1, f"the window starts after row {start}") and row + 1 - start
+        amount = EXACT.subtract(Decimal(closing), Decimal(opening))
         found["rows"], found["total"] = rows, f"{amount.normalize(EXACT):f}"
         shown = rows > 0 and re.fullmatch(f"({HASH})" + "?" * (start > 0), window.get("root", ""))
         root = need(shown, "the window is malformed", ValueError)[0] and (window["root"] if start else then)
