@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from flask import Response
+from pydantic import RootModel
 
 from shared_record.access.policy import Surface
 from shared_record.clock import rfc3339
-from shared_record.errors import NotFoundError
 from shared_record.ledger.entry import receipt_id
 from shared_record.ledger.note import b64encode
 from shared_record.ledger.receipts import parts_of
@@ -31,6 +31,7 @@ from shared_record.web.api.receipt_models import (
 )
 from shared_record.web.api.shapes import Answer, Hash, Moment, Query
 from shared_record.web.record.documents import Chain, Document, require
+from shared_record.web.record.pdf import receipt_pdf
 from shared_record.web.runtime import runtime
 
 documents_api = blueprint("documents_api", "/api/v1")
@@ -65,7 +66,18 @@ class Verification(Answer):
     proof: list[dict[str, Any]] | None = None
 
 
+class ReceiptPdf(RootModel[str]):
+    """The receipt on one page, PDF/A-3a; the document as data is attached as ``record.json``."""
+
+
 RECEIPT = Operation("A public receipt document", answer=DocumentAnswer, tier=Surface.LANDING, query=Shown)
+PDF = Operation(
+    "A receipt document as PDF",
+    answer=ReceiptPdf,
+    tier=Surface.DETAIL,
+    errors=("PDF_UNAVAILABLE",),
+    media_type="application/pdf",
+)
 VERIFY = Operation("Look up a root", answer=Verification, tier=Surface.LANDING, query=VerifyQuery)
 
 
@@ -73,10 +85,17 @@ VERIFY = Operation("Look up a root", answer=Verification, tier=Surface.LANDING, 
 @described(RECEIPT)
 def receipt(document_id: str) -> Response:
     """Return a receipt document; its rows are there for callers who may see the inner tier."""
-    if document_id.endswith(".pdf"):
-        raise NotFoundError("Receipts cannot be had as PDF here; ask for this one without .pdf.")
     shown, _ = checked(RECEIPT, runtime().clock.now())
     return success(receipt_data(require(document_id, Surface.LANDING), shown))
+
+
+@documents_api.get("/receipt/<document_id>.pdf")
+@described(PDF)
+def receipt_as_pdf(document_id: str) -> Response:
+    """Return a receipt document as PDF to callers who may see the inner tier."""
+    checked(PDF, runtime().clock.now())
+    found = require(document_id, Surface.DETAIL)
+    return receipt_pdf(found, receipt_data(found))
 
 
 @documents_api.get("/verify/<root>")

@@ -200,7 +200,7 @@ class DocumentProof(Answer):
 
 
 class DocumentLinks(Answer):
-    """Where the document is shown and checked. ``pdf`` is null while there is none."""
+    """Where the document is shown and checked. ``permalink`` and ``pdf`` are null for a preview."""
 
     permalink: str | None
     pdf: str | None
@@ -362,7 +362,7 @@ def links_data(facts: Facts, settings: Settings) -> dict[str, str | None]:
     root = receipt_id(facts.root)
     return {
         "permalink": settings.url_for_host(facts.host, f"/receipt/{facts.id}") if facts.id else None,
-        "pdf": None,
+        "pdf": settings.url_for_host(facts.host, f"/receipt/{facts.id}.pdf") if facts.id else None,
         "verify": settings.url_for_host(facts.host, f"/verify/{root}"),
         "verifyApi": settings.url_for_host(facts.host, f"/api/v1/verify/{root}"),
     }

@@ -355,6 +355,7 @@ class ReceiptPage:
     log_size: str = ""
     later_url: str = ""
     proof_url: str = ""
+    pdf_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

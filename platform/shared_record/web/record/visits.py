@@ -67,7 +67,7 @@ def enter(handle: str, surface: Surface | None) -> Visit:
     """Return the visit if ``surface`` may be shown in it (``None``: only whether the link lives here).
 
     Otherwise the request ends: with the one not-found page, a redirect to the home host, or the way in. A path that
-    ends in ``.json``, ``.csv`` or ``.tlog-proof`` is answered in JSON.
+    ends in ``.json``, ``.csv``, ``.tlog-proof`` or ``.pdf`` is answered in JSON.
     """
     machine = wants_data(request)
     found = find_visit(handle)
@@ -89,7 +89,9 @@ def enter(handle: str, surface: Surface | None) -> Visit:
 
 def wants_data(asked: Request) -> bool:
     """Tell whether this is a request by a program: its errors are JSON then."""
-    return asked.path.startswith(("/api/", "/dashboard/")) or asked.path.endswith((".json", ".csv", ".tlog-proof"))
+    return asked.path.startswith(("/api/", "/dashboard/")) or asked.path.endswith(
+        (".json", ".csv", ".tlog-proof", ".pdf")
+    )
 
 
 def missing(*, machine: bool) -> Exception:
