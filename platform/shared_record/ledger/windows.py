@@ -68,9 +68,7 @@ _RANGES = (
     )
     .order_by(period_tree.c.base)
 )
-_IN_PERIOD = select(period_tree.c.size).where(
-    period_tree.c.tenant_id == _T, period_tree.c.period == bindparam("which")
-)
+_IN_PERIOD = select(period_tree.c.size).where(period_tree.c.tenant_id == _T, period_tree.c.period == bindparam("which"))
 _ACTIVE = (
     select(customer.c.external_id, customer.c.customer_id)
     .where(
