@@ -53,6 +53,7 @@ def intake_http(scale: float) -> Result:
         copier.rate()
         stage.analyse()
         rounds = alternate(sender.rate, copier.rate, ROUNDS)
+        copier.close()
     return Result(
         "intake-http",
         rounds.measured * BATCH,
@@ -217,7 +218,8 @@ class _Copier:
     def __init__(self, stage: _Stage, batches: int) -> None:
         self.stage, self.batches = stage, batches
         served, twin, _ = stage.databases
-        self.rows = Rows(psycopg.connect(stage.url(served), autocommit=True))
+        self.source = psycopg.connect(stage.url(served), autocommit=True)
+        self.rows = Rows(self.source)
         self.targets = [psycopg.connect(stage.url(twin)) for _ in range(CONNECTIONS)]
         for target in self.targets:
             target.execute("SET plan_cache_mode = force_custom_plan")  # as the application: see db/engine.py
@@ -230,6 +232,10 @@ class _Copier:
             [(table, b"".join(rows[table][i * BATCH : (i + 1) * BATCH])) for table in TABLES] for i in range(count)
         ]
         return count / _together([lambda lane=lane: self._copy(lane, chunks) for lane in range(CONNECTIONS)])
+
+    def close(self) -> None:
+        for connection in (self.source, *self.targets):
+            connection.close()
 
     def _copy(self, lane: int, chunks: Sequence[Sequence[tuple[str, bytes]]]) -> None:
         target = self.targets[lane]

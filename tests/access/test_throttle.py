@@ -224,3 +224,13 @@ def test_different_members_are_counted_once_each(throttle: Throttle, key: str) -
 )
 def test_wider_networks(address: str, network: str) -> None:
     assert wider_network_of(address) == network
+
+
+def test_who_gets_in_does_not_count_among_the_records_that_a_network_tries() -> None:
+    throttle = Throttle()
+    for number in range(3 * RECORDS_TRIED.amount):
+        assert throttle.take_one_more(RECORDS_TRIED, "office", str(number)) is None
+        throttle.one_less(RECORDS_TRIED, "office", str(number))
+        throttle.one_less(RECORDS_TRIED, "office", str(number))
+    allowed = sum(throttle.take_one_more(RECORDS_TRIED, "office", f"x{n}") is None for n in range(50))
+    assert allowed == RECORDS_TRIED.amount

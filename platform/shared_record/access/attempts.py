@@ -132,6 +132,8 @@ def passed(limits: Throttle, attempt: Attempt) -> None:
     """Give a person who passed their attempts back."""
     give_back_soft(limits, attempt)
     limits.clear(throttle.STEP_UP, *attempt.network)
+    # Many people of one network open records of their own: only who does not get in counts against it.
+    limits.one_less(throttle.RECORDS_TRIED, wider_network_of(attempt.browser.client), attempt.link)
     if attempt.device is not None:
         limits.forget(throttle.DEVICE, attempt.device.digest.hex())
 

@@ -174,6 +174,13 @@ class Throttle:
         self.count(seen, group, member)
         return None
 
+    def one_less(self, item: RateLimitItem, group: str, member: str) -> None:
+        """Take back ``member`` of ``group``, if ``take_one_more`` counted it."""
+        seen = type(item)(1, item.multiples, namespace=f"{item.namespace}-seen")
+        if self.count(seen, group, member, by=0) > 0:
+            self.forget((seen,), group, member)
+            self.count(item, group, by=-1)
+
     def _most(self, item: RateLimitItem) -> int:
         return _quarter((item,))[0].amount if self._is_avoided() else item.amount
 

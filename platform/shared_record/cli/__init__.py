@@ -21,7 +21,7 @@ from shared_record.errors import (
 )
 
 COMMANDS = {
-    "access": ("access", "Step-up: allow, deny, list who may open a record; secret that a method needs."),
+    "access": ("access", "Who may step up, and what a method needs for it: allow, deny, list, secret."),
     "apikey": ("apikey", "API keys: create, list, rotate, revoke."),
     "audit": ("audit", "The audit trail: tail, export, verify."),
     "bundle": ("billing", "What an invoice says about a customer's period: totals, link, code, proof, QR."),

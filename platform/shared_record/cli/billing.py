@@ -68,7 +68,14 @@ Examples:
 @test_option
 @period_option
 @click.option("--all", "everyone", is_flag=True, help="Every customer with records in the period; into a folder.")
-@click.option("--format", "kind", type=click.Choice(["json", "zip", "html"]), default="json", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["json", "zip", "html"]),
+    default="json",
+    show_default=True,
+    help="What to write.",
+)
 @click.option("--locale", type=click.Choice(LOCALES), default="en", show_default=True, help="Language of the page.")
 @click.option("--reveal-code", is_flag=True, help="With the access code. Each reveal is audited.")
 @click.option(
