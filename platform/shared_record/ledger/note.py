@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -54,8 +54,11 @@ def key_id(name: str, public_key: bytes, kind: int = ED25519) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifierKey:
-    """An Ed25519 public key with the name it signs under (for a log: its origin)."""
+class _NamedKey:
+    """An Ed25519 public key with the name it signs under; ``kind`` is the type byte of its signatures."""
+
+    kind: ClassVar[int]
+    wrong_kind: ClassVar[str]
 
     name: str
     public_key: bytes
@@ -67,33 +70,41 @@ class VerifierKey:
             raise ValueError("an Ed25519 public key has 32 bytes")
 
     @classmethod
-    def parse(cls, text: str) -> VerifierKey:
-        """Read ``name+hex(key id)+base64(type || key)`` (signed-note, "Verifier keys")."""
+    def parse(cls, text: str) -> Self:
+        """Read ``name+hex(key id)+base64(type || key)`` (signed-note, "Verifier keys"); ``ValueError`` for another."""
         name, identifier, data = _split_vkey(text)
-        if not data or data[0] != ED25519:
-            raise ValueError("not an Ed25519 verifier key (type 0x01)")
+        if not data or data[0] != cls.kind:
+            raise ValueError(cls.wrong_kind)
         key = cls(name, data[1:])
         if identifier != key.id.hex():
             raise ValueError("the key id does not belong to this key")
         return key
 
     @classmethod
-    def of(cls, name: str, private_key: Ed25519PrivateKey) -> VerifierKey:
+    def of(cls, name: str, private_key: Ed25519PrivateKey) -> Self:
         """Return the public half of ``private_key`` under ``name``."""
         return cls(name, private_key.public_key().public_bytes_raw())
 
     @property
     def id(self) -> bytes:
         """The four-byte key id."""
-        return key_id(self.name, self.public_key)
+        return key_id(self.name, self.public_key, self.kind)
+
+    def __str__(self) -> str:
+        return f"{self.name}+{self.id.hex()}+{b64encode(bytes([self.kind]) + self.public_key)}"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierKey(_NamedKey):
+    """The key of a note's signatures (for a log: its origin's)."""
+
+    kind = ED25519
+    wrong_kind = "not an Ed25519 verifier key (type 0x01)"
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the vkey text in hex, for people to compare by another way."""
         return hashlib.sha256(str(self).encode()).hexdigest()
-
-    def __str__(self) -> str:
-        return f"{self.name}+{self.id.hex()}+{b64encode(bytes([ED25519]) + self.public_key)}"
 
     def verify(self, body: str, signature: bytes) -> bool:
         """Tell whether ``signature`` is this key's over ``body`` (RFC 8032)."""
@@ -231,41 +242,11 @@ def _check_checkpoint(origin: str, size: int, root: bytes) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class WitnessKey:
-    """The Ed25519 public key of a witness, and the name it cosigns under (type 0x04)."""
+class WitnessKey(_NamedKey):
+    """The key of a witness's cosignatures."""
 
-    name: str
-    public_key: bytes
-
-    def __post_init__(self) -> None:
-        if not _is_name(self.name):
-            raise ValueError("a key name is empty or holds a space, '+' or control character")
-        if len(self.public_key) != 32:
-            raise ValueError("an Ed25519 public key has 32 bytes")
-
-    @classmethod
-    def parse(cls, text: str) -> WitnessKey:
-        """Read ``name+hex(key id)+base64(0x04 || key)``; another type of key is a ``ValueError``."""
-        name, identifier, data = _split_vkey(text)
-        if not data or data[0] != COSIGNATURE:
-            raise ValueError("not an Ed25519 key of a witness (type 0x04)")
-        key = cls(name, data[1:])
-        if identifier != key.id.hex():
-            raise ValueError("the key id does not belong to this key")
-        return key
-
-    @classmethod
-    def of(cls, name: str, private_key: Ed25519PrivateKey) -> WitnessKey:
-        """Return the public half of ``private_key`` under ``name``."""
-        return cls(name, private_key.public_key().public_bytes_raw())
-
-    @property
-    def id(self) -> bytes:
-        """The four-byte key id."""
-        return key_id(self.name, self.public_key, COSIGNATURE)
-
-    def __str__(self) -> str:
-        return f"{self.name}+{self.id.hex()}+{b64encode(bytes([COSIGNATURE]) + self.public_key)}"
+    kind = COSIGNATURE
+    wrong_kind = "not an Ed25519 key of a witness (type 0x04)"
 
 
 class Cosignature(NamedTuple):
