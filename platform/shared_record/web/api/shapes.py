@@ -13,7 +13,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
-import orjson
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -27,6 +26,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
 from werkzeug.datastructures import MultiDict
 
+from shared_record.delivery.events import exact as exact
 from shared_record.errors import Detail, InvalidInputError
 from shared_record.ledger.amounts import canonical, parse_amount
 from shared_record.web.api.json_body import Number, pointer
@@ -130,11 +130,6 @@ def read_count(value: object) -> int:
 _DIGITS = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 Count = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
-
-
-def exact(name: str, amount: str) -> dict[str, object]:
-    """Return an amount (canonical text) as an exact JSON number literal and as a string twin ``<name>Exact``."""
-    return {name: orjson.Fragment(amount), f"{name}Exact": amount}
 
 
 # --- Mistakes --------------------------------------------------------------------------------------------------------

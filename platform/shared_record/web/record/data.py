@@ -65,15 +65,35 @@ class Subject:
         return cls(seen.scope, seen.customer_id, seen.row.vendor, seen.row.unit, hide)
 
 
-def live(subject: Subject) -> dict[str, Any]:
-    """Return the current period as it stands: what the landing page shows."""
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The current period as one snapshot has it, with its newest deltas, and the last period before it."""
+
+    now: datetime
+    period: str
+    current: Period | None
+    previous: Period | None
+    coverage: Coverage
+    recent: tuple[Record, ...]
+
+
+def summarise(subject: Subject) -> Summary:
+    """Return what the landing page and its data tell."""
     now = runtime().clock.now()
     name = period_of(now)
     with runtime().db.read(subject.scope, snapshot=True) as connection:
-        periods = list_periods(connection, subject.scope, subject.customer_id)
-        current = next((one for one in periods if one.period == name), None)
+        found = list_periods(connection, subject.scope, subject.customer_id)
+        current = next((one for one in found if one.period == name), None)
+        previous = next((one for one in found if one.period < name), None)
         recent = newest_records(connection, subject.scope, current, RECENT) if current else ()
-        reach = coverage(connection, subject.scope, periods)
+        reach = coverage(connection, subject.scope, found)
+    return Summary(now, name, current, previous, reach, recent)
+
+
+def live(subject: Subject) -> dict[str, Any]:
+    """Return the current period as it stands: what the landing page shows."""
+    found = summarise(subject)
+    now, name, current, reach, recent = found.now, found.period, found.current, found.coverage, found.recent
     return {
         "vendor": subject.vendor,
         "period": name,

@@ -31,7 +31,6 @@ from shared_record.ledger.records import (
     coverage,
     find_record_id,
     list_periods,
-    newest_records,
     search,
 )
 from shared_record.tenancy.tenants import public_id
@@ -50,24 +49,11 @@ from shared_record.web.told import tell
 
 record = Blueprint("record", __name__)
 
-RECENT = 5
 PAGE = 50
 MAX_PAGE = 500
 
 
 # --- Landing ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Summary:
-    """What the landing page shows, as data."""
-
-    now: datetime
-    period: str
-    current: Period | None
-    previous: Period | None
-    coverage: Coverage
-    recent: tuple[Record, ...]
 
 
 @record.get("/c/<handle>")
@@ -79,7 +65,7 @@ def landing(handle: str) -> Response:
     if not seen.may_see(Surface.LANDING):
         return runtime().renderer.render(pages.Gated(frame), theme_slug(seen))
     tell(seen, RECORD_VIEWED)
-    found, zone = _summarise(seen), seen.row.zone
+    found, zone = data.summarise(data.Subject.of_visit(seen)), seen.row.zone
     start, end = period_bounds(found.period)
     through = found.coverage.through
     page = pages.Landing(
@@ -103,18 +89,6 @@ def landing_json(handle: str) -> Response:
     seen = enter(handle, Surface.LANDING)
     tell(seen, RECORD_VIEWED)
     return success(data.live(data.Subject.of_visit(seen)))
-
-
-def _summarise(seen: Visit) -> _Summary:
-    now = runtime().clock.now()
-    period = period_of(now)
-    with runtime().db.read(seen.scope, snapshot=True) as connection:
-        periods = list_periods(connection, seen.scope, seen.customer_id)
-        current = next((one for one in periods if one.period == period), None)
-        previous = next((one for one in periods if one.period < period), None)
-        recent = newest_records(connection, seen.scope, current, RECENT) if current else ()
-        reach = coverage(connection, seen.scope, periods)
-    return _Summary(now, period, current, previous, reach, recent)
 
 
 def _previous(period: Period | None) -> str:
