@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, TemplateSyntaxError
 
 from shared_record.errors import ConfigurationError
+from shared_record.languages import gettext, ngettext
 from shared_record.theming.tokens import (
     Tokens,
     contrast_problems,
@@ -63,7 +64,7 @@ def environment(core_templates: Path, theme: Theme | None = None) -> Environment
     template to another.
     """
     folders = [core_templates] if theme is None else [theme.templates_dir, core_templates]
-    return Environment(
+    made = Environment(
         loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -71,7 +72,10 @@ def environment(core_templates: Path, theme: Theme | None = None) -> Environment
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    made.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
+    return made
 
 
 def _load(folder: Path) -> Theme:
@@ -107,7 +111,7 @@ def _text(facts: dict[str, object], key: str, source: Path) -> str:
 
 
 def _check_templates(folder: Path) -> None:
-    parser = Environment(autoescape=True)
+    parser = Environment(autoescape=True, extensions=["jinja2.ext.i18n"])
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.name == ".keep":
             continue
