@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,8 @@ from shared_record.tenancy.tenants import update_tenant
 from world import Shop, open_shop
 
 BATCH = 100
-CONNECTIONS = 4
+CONNECTIONS = 8
+"""More than there are processes to answer: granian spreads few over them as it happens, often all over one."""
 PROCESSES = 2
 CUSTOMERS = 10
 BATCHES = 40
@@ -247,8 +248,12 @@ class _Copier:
             target.commit()
 
 
-Statements = list[tuple[str, Any, bool]]
-"""Text, parameters, and whether they are several sets of them."""
+@dataclass
+class _Sent:
+    """Statements of one transaction, or one without: text, parameters, and whether they are several sets of them."""
+
+    in_transaction: bool
+    statements: list[tuple[str, Any, bool]]
 
 
 class _Player:
@@ -259,9 +264,9 @@ class _Player:
         _, twin, traced = stage.databases
         self.db = Database(make_url(stage.shop.db.url).set(database=traced).render_as_string(), pool_size=1)
         self.visitor = Visitor(serve(_at(stage.shop, self.db), log_level="warning"))
-        self.transactions: list[Statements] = []
-        event.listen(self.db.engine, "begin", lambda _: self.transactions.append([]))
-        event.listen(self.db.engine, "before_cursor_execute", self._note)
+        self.sent: list[_Sent] = []
+        event.listen(self.db.engine, "begin", lambda _: self.sent.append(_Sent(True, [])))
+        event.listen(self.db.engine, "connect", self._listen)
         self.targets = [psycopg.connect(stage.url(twin), autocommit=True) for _ in range(CONNECTIONS)]
         for target in self.targets:
             target.execute("SET ROLE sr_app")
@@ -278,29 +283,47 @@ class _Player:
         for target in self.targets:
             target.close()
 
-    def _trace(self, lane: int) -> list[Statements]:
-        """Carry out the next calls of a connection; return their transactions."""
-        self.transactions.clear()
+    def _trace(self, lane: int) -> list[_Sent]:
+        """Carry out the next calls of a connection; return what they sent."""
+        self.sent.clear()
         for number in range(self.made, self.made + self.calls):
             answer = self.visitor.post(
                 "localhost/api/v1/balance/delta", json=_single_body(lane, number), headers={"X-Api-Key": self.stage.key}
             )
             if answer.status_code != 201:
                 raise RuntimeError(answer.text)
-        return list(self.transactions)
+        return list(self.sent)
 
-    def _play(self, lane: int, transactions: Sequence[Statements]) -> None:
-        with self.targets[lane].cursor() as cursor:
-            for statements in transactions:
-                with self.targets[lane].transaction():
-                    for text, parameters, many in statements:
+    def _play(self, lane: int, sent: Sequence[_Sent]) -> None:
+        target = self.targets[lane]
+        with target.cursor() as cursor:
+            for one in sent:
+                with target.transaction() if one.in_transaction else nullcontext():
+                    for text, parameters, many in one.statements:
                         if many:
                             cursor.executemany(text, parameters)
                         else:
                             cursor.execute(text, parameters)
 
-    def _note(self, _connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, many: bool) -> None:
-        self.transactions[-1].append((text, parameters, many))
+    def _listen(self, connection: Any, _record: Any) -> None:
+        """Have every statement that reaches this driver connection noted."""
+        sent = self.sent
+
+        def note(alone: bool, *statement: Any) -> None:
+            if alone:
+                sent.append(_Sent(False, []))
+            sent[-1].statements.append(statement)
+
+        class Noting(connection.cursor_factory):  # type: ignore[misc]
+            def execute(self, text: str, parameters: Any = None, **options: Any) -> Any:
+                note(self.connection.autocommit, text, parameters, False)
+                return super().execute(text, parameters, **options)
+
+            def executemany(self, text: str, sets: Any, **options: Any) -> None:
+                note(self.connection.autocommit, text, sets, True)
+                super().executemany(text, sets, **options)
+
+        connection.cursor_factory = Noting
 
 
 def _at(shop: Shop, db: Database) -> Shop:

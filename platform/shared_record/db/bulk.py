@@ -7,9 +7,10 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Executable, Table
+from sqlalchemy import Connection, Insert, Table, Update
 from sqlalchemy.engine import Dialect
 
+from shared_record.db.prepared import execute_one
 from shared_record.db.scope import check_statement
 
 
@@ -20,16 +21,25 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
     statement itself could not be read by that check, its rows are.
     """
     if connection.dialect.name != "postgresql" or len(rows) == 1:
-        execute_each(connection, table.insert(), rows)
+        execute_each(connection, _insert(table), rows)
         return
-    check_statement(table.insert(), rows, connection.get_execution_options().get("sr_scope"), reviewed=False)
+    check_statement(_insert(table), rows, connection.get_execution_options().get("sr_scope"), reviewed=False)
     text = orjson.dumps(rows, default=_bytea).decode()
     connection.exec_driver_sql(_statement(connection.dialect, table, tuple(rows[0])), (text,))
 
 
-def execute_each(connection: Connection, statement: Executable, sets: Sequence[Mapping[str, Any]]) -> None:
+def execute_each(connection: Connection, statement: Insert | Update, sets: Sequence[Mapping[str, Any]]) -> None:
     """Execute ``statement`` with each of the parameter sets; one alone is spared what the driver does for several."""
-    connection.execute(statement, sets[0] if len(sets) == 1 else list(sets))
+    if len(sets) == 1:
+        execute_one(connection, statement, sets[0])
+    else:
+        connection.execute(statement, list(sets))
+
+
+@cache
+def _insert(table: Table) -> Insert:
+    """Return one and the same statement each time, so that it is read and compiled once."""
+    return table.insert()
 
 
 @cache

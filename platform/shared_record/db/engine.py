@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import QueuePool
 
+from shared_record.db.prepared import send
 from shared_record.db.scope import Scope, check_statement
 
 APP_ROLE = "sr_app"
@@ -92,10 +93,11 @@ class Database:
     def _announce(self, connection: Connection, scope: Scope | None) -> None:
         """Tell PostgreSQL's row-level security whose rows this transaction may see."""
         if self.is_postgresql:
-            connection.exec_driver_sql(
+            send(
+                connection,
                 "SELECT set_config('sr.plane', %s, true), set_config('sr.config', %s, true)",
                 (str(scope.plane), str(scope.config)) if scope else ("", ""),
-            )
+            ).close()
 
     def dispose(self) -> None:
         """Close pooled connections."""

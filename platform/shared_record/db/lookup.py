@@ -15,6 +15,7 @@ from sqlalchemy import JSON, Integer, LargeBinary, String, TextClause, Uuid, bin
 from sqlalchemy.types import TypeEngine
 
 from shared_record.db.engine import Database
+from shared_record.db.prepared import fetch_all
 from shared_record.db.scope import Scope
 from shared_record.db.types import Instant
 
@@ -345,8 +346,7 @@ def list_all_log_keys(db: Database) -> dict[str, list[str]]:
 
 def _ask(db: Database, name: str, **parameters: Any) -> list[Any]:
     with db.look_up() as connection:
-        statement = _STATEMENTS[name, db.is_postgresql]
-        return list(connection.execute(statement, parameters, execution_options={"sr_reviewed": True}))
+        return fetch_all(connection, _STATEMENTS[name, db.is_postgresql], parameters)
 
 
 def _statement(name: str, *, as_function: bool) -> Any:

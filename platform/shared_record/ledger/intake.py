@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from shared_record.clock import Clock, period_bounds, period_of, rfc3339
 from shared_record.db.bulk import execute_each, insert_rows
 from shared_record.db.engine import Database
+from shared_record.db.prepared import fetch_all
 from shared_record.db.schema import day_counter, delta_detail, leaf, period_tree, tenant
 from shared_record.db.scope import Scope
 from shared_record.errors import ConflictError
@@ -372,8 +373,10 @@ class _Intake:
         return found | self._new_trees(missing, units)
 
     def _locked(self, wanted: list[UUID]) -> dict[UUID, _Tree]:
-        rows = self.connection.execute(
-            _TREES, {"t": self.scope.plane, "customers": sorted(wanted), "period": period_of(self.now)}
+        rows = fetch_all(
+            self.connection,
+            _TREES,
+            {"t": self.scope.plane, "customers": sorted(wanted), "period": period_of(self.now)},
         )
         found: dict[UUID, _Tree] = {}
         closing: dict[UUID, str] = {}
@@ -434,7 +437,7 @@ class _Intake:
                 if customer is not None and (reference := self._reference_key(customer, text)) is not None:
                     references.add(reference)
         if references:
-            rows = self.connection.execute(_BY_REFERENCE, {"t": self.scope.plane, "references": sorted(references)})
+            rows = fetch_all(self.connection, _BY_REFERENCE, {"t": self.scope.plane, "references": sorted(references)})
             for row in rows:
                 first = Accepted(
                     row.record_id,
@@ -449,7 +452,7 @@ class _Intake:
                 self.by_reference[row.reference_key] = (row.payload_key, first)
         records = {delta.adjusts_record for delta in deltas if delta.adjusts_record is not None}
         if records:
-            rows = self.connection.execute(_BY_RECORD, {"t": self.scope.plane, "records": sorted(records)})
+            rows = fetch_all(self.connection, _BY_RECORD, {"t": self.scope.plane, "records": sorted(records)})
             self.owners = {row.record_id: row.customer_id for row in rows}
 
     def _adjusted(self, delta: Delta, customer: CustomerKey) -> str | None:
@@ -504,7 +507,8 @@ class _Intake:
 
     def _count_days(self, trees: list[_Tree]) -> None:
         days = {day for tree in trees for day in tree.days}
-        rows = self.connection.execute(
+        rows = fetch_all(
+            self.connection,
             _DAYS,
             {"t": self.scope.plane, "trees": [tree.tree_id for tree in trees], "days": sorted(days)},
         )
@@ -538,7 +542,7 @@ class _Intake:
                         }
                     )
         if inserts:
-            self.connection.execute(_INSERT_DAY, inserts)
+            execute_each(self.connection, _INSERT_DAY, inserts)
         if updates:
             execute_each(self.connection, _UPDATE_DAY, updates)
 

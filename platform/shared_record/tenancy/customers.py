@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import BindParameter, Connection, bindparam, select
 
 from shared_record.clock import Clock, rfc3339
+from shared_record.db.prepared import fetch_all
 from shared_record.db.schema import customer, link, tenant
 from shared_record.db.scope import Scope
 from shared_record.delivery import outbox
@@ -48,7 +49,7 @@ class CustomerKey:
 
 def find_customers(connection: Connection, scope: Scope, external_ids: Iterable[str]) -> dict[str, CustomerKey]:
     """Return those of ``external_ids`` that exist, by external id."""
-    rows = connection.execute(_FIND, {"t": scope.plane, "external_ids": sorted(set(external_ids))})
+    rows = fetch_all(connection, _FIND, {"t": scope.plane, "external_ids": sorted(set(external_ids))})
     return {row.external_id: CustomerKey(*row) for row in rows}
 
 

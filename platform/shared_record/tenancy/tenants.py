@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, case, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from shared_record.clock import Clock
+from shared_record.db.prepared import fetch_all
 from shared_record.db.schema import tenant
 from shared_record.db.scope import Scope
 from shared_record.errors import ConflictError, NotFoundError
@@ -156,10 +157,10 @@ def tenant_key(connection: Connection, keys: KeyRing, scope: Scope) -> bytes:
 
 
 def _of_plane(connection: Connection, scope: Scope) -> Any:
-    row = connection.execute(_PLANE, {"tenant": scope.plane}).one_or_none()
-    if row is None:
+    rows = fetch_all(connection, _PLANE, {"tenant": scope.plane})
+    if not rows:
         raise NotFoundError("there is no such tenant.")
-    return row
+    return rows[0]
 
 
 def _key_place(tenant_id: UUID) -> str:
