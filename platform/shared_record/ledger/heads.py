@@ -207,19 +207,22 @@ def fragments_of(
     ``known`` is ``everyone`` of the same snapshot; without it, only those concerned are read.
     ``anew``: ``members`` are all periods that are not closed, so nobody has another.
     """
-    by_slot: dict[int, dict[str, OpenPeriod]] = {}
+    by_slot: dict[int, list[OpenPeriod]] = {}
     for member in members:
-        by_slot.setdefault(member.slot, {})[member.tree_id] = member.open_period
+        by_slot.setdefault(member.slot, []).append(member.open_period)
     if not anew:
+        stated = {member.tree_id for member in members}
         for slot, tree_id, period, unit, size, root, total in _of_some(connection, scope, _OPEN, by_slot):
-            by_slot[slot].setdefault(tree_id, _open_period(tree_id, period, unit, size, root, total))
+            if tree_id not in stated:
+                by_slot[slot].append(_open_period(tree_id, period, unit, size, root, total))
+    for rows in by_slot.values():
+        if len(rows) > 1:
+            rows.sort(key=lambda row: row.period)
     concerned = persons(connection, scope, by_slot) if known is None else known.values()
     return {
-        person.slot: replace_open(
-            person.fragment or EMPTY_FRAGMENT, sorted(by_slot[person.slot].values(), key=lambda row: row.period)
-        )
-        for person in concerned
-        if person.slot in by_slot
+        slot: replace_open(fragment or EMPTY_FRAGMENT, by_slot[slot])
+        for slot, _, fragment in concerned
+        if slot in by_slot
     }
 
 

@@ -106,13 +106,11 @@ def integrate(db: Database, lease: Lease) -> int:
         with db.read(scope, snapshot=True) as connection:
             for tree, hashes in _new_hashes(connection, scope):
                 frontier = merkle.split_hashes(tree.frontier)
-                complete: list[tuple[int, int, bytes]] = []
-                size = merkle.push(frontier, tree.vsize, hashes, lambda *found, to=complete: to.append(found))
+                size = merkle.push(frontier, tree.vsize, hashes, _keep(nodes, tree))
                 if size != tree.upto:
                     raise RuntimeError(f"{tree.tree_id}: {size} leaves found, {tree.upto} recorded")
                 if size == tree.size and hashes[-1] != tree.last_leaf:
                     raise RuntimeError(f"{tree.tree_id}: leaf {size} is not the last one recorded")
-                nodes += [(tree.tree_id, *found) for found in complete]
                 advances.append((tree.tree_id, tree.vsize, tree.upto, b"".join(frontier)))
         if not advances:
             return done
@@ -122,6 +120,13 @@ def integrate(db: Database, lease: Lease) -> int:
             execute_rows(connection, _ADVANCE, {"t": scope.plane}, _ADVANCED, advances)
             execute_rows(connection, _ADD_NODE, {"tenant_id": scope.plane}, _NODE, nodes)
         done += sum(new - old for _, old, new, _ in advances)
+
+
+def _keep(nodes: list[tuple[str, int, int, bytes]], tree: _Behind) -> merkle.OnSubtree | None:
+    """Return what adds the subtrees that ``tree`` completes to ``nodes``; most trees are too small for any."""
+    if tree.upto < merkle.SMALLEST_STORED:
+        return None
+    return lambda level, index, found: nodes.append((tree.tree_id, level, index, found))
 
 
 def _new_hashes(connection: Connection, scope: Scope) -> Iterator[tuple[_Behind, list[bytes]]]:

@@ -14,6 +14,8 @@ HASH_SIZE = 32
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 STORED_LEVELS = (8, 16, 24)
 """Levels whose complete subtrees a store keeps, so that any sibling is a fold of at most 256 hashes per level."""
+SMALLEST_STORED = 1 << STORED_LEVELS[0]
+"""Leaves of the smallest of them."""
 
 TOGETHER = 1_024
 """Leaves hashed level by level; few enough that they are held at no cost."""
