@@ -485,7 +485,7 @@ class Ledger(RuleBasedStateMachine):
             for first, last, window in ((seq - 1, seq, False), (0, tree.psize, True), (seq - 1, tree.psize, True)):
                 with self.db.read(self.shop.scope, snapshot=True) as connection:
                     span = Span(tree.tree_id, tree.period, first, last)
-                    text = write_receipt(connection, self.keys, self.shop.scope, span, window=window)
+                    text = write_receipt(connection, self.keys, self.shop.scope, [span], window=window)
                 if tree.status == "erased":
                     assert text is None
                     continue

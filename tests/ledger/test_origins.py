@@ -58,7 +58,7 @@ def receipt(shop: Shop, customer: str, period: str = "2026-11") -> str:
         found = find_period(connection, shop.scope, shop.link(customer).customer_id, period)
         assert found is not None
         span = Span(found.tree_id, found.period, 0, found.psize)
-        text = write_receipt(connection, shop.keys, shop.scope, span, window=True)
+        text = write_receipt(connection, shop.keys, shop.scope, [span], window=True)
     assert text is not None
     return text
 

@@ -211,7 +211,7 @@ def test_receipts_are_judged_by_the_quorum_of_the_readers_policy(shop: Shop, wor
     with shop.db.read(shop.scope, snapshot=True) as connection:
         period = list_periods(connection, shop.scope, shop.link("cust_a").customer_id)[0]
         span = Span(period.tree_id, period.period, 0, 1)
-        receipt = write_receipt(connection, shop.keys, shop.scope, span, window=True)
+        receipt = write_receipt(connection, shop.keys, shop.scope, [span], window=True)
         keys = read_keys(connection, shop.scope)
     witnesses = [first.setting, second.setting]
 

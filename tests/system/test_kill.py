@@ -227,7 +227,7 @@ def take_receipt(shop: Shop, chance: random.Random, journal: Journal, receipts: 
             if row.seq > row.period.psize:
                 continue
             span = Span(row.period.tree_id, row.period.period, row.seq - 1, row.seq)
-            text = write_receipt(connection, shop.keys, shop.scope, span, window=False)
+            text = write_receipt(connection, shop.keys, shop.scope, [span], window=False)
         assert text is not None
         receipts[text] = one.amount
         return

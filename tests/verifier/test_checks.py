@@ -49,13 +49,15 @@ class Log:
         return out.getvalue()
 
 
-def build_row(seq: int, amount: str, total: str, covered: int, key: bytes = b"k" * 32) -> ExportRow:
+def build_row(
+    seq: int, amount: str, total: str, covered: int, key: bytes = b"k" * 32, period: str = PERIOD
+) -> ExportRow:
     reason, reference, metadata = f"batch {seq}", f"ref-{seq}", entry.canonical_metadata({"n": seq, "at": 0.5})
     salt = hashlib.sha256(b"%d" % seq).digest()[:16]
     moment = START + timedelta(minutes=seq)
     text = entry.entry_text(
         rec=TREE,
-        period=PERIOD,
+        period=period,
         seq=seq,
         unit=UNIT,
         qty=amount,
@@ -95,20 +97,21 @@ def build(
     slot: int = SLOT,
     meter: str = "usage",
     origin: str = ORIGIN,
+    period: str = PERIOD,
     change: Callable[[ExportRow], ExportRow] = lambda row: row,
 ) -> Log:
     rows, total, totals = [], "0", ["0"]
     for seq, amount in enumerate(parts, start=1):
         total = amounts.add(total, amount)
         totals.append(total)
-        rows.append(change(build_row(seq, amount, total, covered)))
-    start, end = period_bounds(PERIOD)
+        rows.append(change(build_row(seq, amount, total, covered, period=period)))
+    start, end = period_bounds(period)
     facts = RecordFacts(
         vendor="Acme",
         log_origin=ORIGIN,
         customer_ref=REF,
         tree_id=TREE,
-        period=PERIOD,
+        period=period,
         start=start,
         end=end,
         zone="Europe/Vienna",
@@ -124,7 +127,7 @@ def build(
         return Log(facts, tuple(rows))
     root = merkle.root([bytes.fromhex(row.receipt_id[2:]) for row in rows[:covered]])
     stated = entry.OpenPeriod(
-        PERIOD,
+        period,
         TREE,
         root,
         covered if size_stated is None else size_stated,

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
 
-from shared_record.ledger import merkle, note
+from shared_record.ledger import amounts, merkle, note
 from shared_record.ledger.entry import parse_entry
-from shared_record.ledger.receipt import Included, Receipt, Window, build_receipt
+from shared_record.ledger.receipt import HEADER, Included, Receipt, Window, build_receipt
 from shared_record.verifier.files import check_file
 from shared_record.verifier.receipts import ROOT_NOT_CHECKED, check_receipt
 from shared_record.verifier.trust import Result
@@ -33,7 +34,53 @@ def receipt_of(log: Log, start: int | None, end: int) -> Receipt:
     return Receipt(included(end - 1), head, proof.epoch, proof.log_index, proof.log_path, proof.checkpoint, window)
 
 
+def over_periods(*parts: Receipt) -> str:
+    """Write ``parts`` as one receipt over as many periods."""
+    numbered = [
+        replace(one, window=one.window and replace(one.window, part=(number, len(parts))))
+        for number, one in enumerate(parts, start=1)
+    ]
+    return "".join(map(build_receipt, numbered))
+
+
+OCTOBER = build(("1", "2.5", "-4"), 3, period="2026-10")
+LATER = build(("8",), 1, period="2026-12")
 DELTA, WHOLE, PART, INNER = (receipt_of(LOG, *span) for span in ((None, 3), (0, 5), (0, 3), (1, 4)))
+
+
+def test_a_window_over_three_periods_matches() -> None:
+    text = over_periods(receipt_of(OCTOBER, 1, 3), WHOLE, receipt_of(LATER, 0, 1))
+    outcome = check_receipt(text, TRUSTED)
+    assert (outcome.reason, outcome.result, outcome.rows) == (None, Result.MATCHES, 8)
+    total = amounts.add(amounts.add("-1.5", LOG.rows[4].running_total), "8")
+    assert (outcome.total, outcome.period) == (total, "2026-10 to 2026-12")
+    assert check_file(BytesIO(text.encode()), TRUSTED) == outcome
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ((receipt_of(OCTOBER, 0, 2), WHOLE), "part 1 leaves out rows of 2026-10"),
+        ((receipt_of(OCTOBER, 0, 3), INNER), "part 2 leaves out rows of 2026-11"),
+        ((WHOLE, receipt_of(OCTOBER, 0, 3)), "part 2 is of 2026-10, which does not follow 2026-11"),
+        ((WHOLE, WHOLE), "part 2 is of 2026-11, which does not follow 2026-11"),
+    ],
+)
+def test_nothing_lies_between_the_periods_of_a_window(parts: tuple[Receipt, ...], reason: str) -> None:
+    outcome = check_receipt(over_periods(*parts), TRUSTED)
+    assert outcome.result is Result.DIFFERS
+    assert outcome.reason is not None
+    assert outcome.reason.startswith(reason)
+
+
+def test_every_part_of_a_receipt_is_needed() -> None:
+    parts = over_periods(receipt_of(OCTOBER, 0, 3), WHOLE, receipt_of(LATER, 0, 1)).split(HEADER)[1:]
+    for kept in ([0], [1], [0, 1], [0, 2], [1, 2], [0, 1, 1], [1, 0, 2], [0, 1, 2, 2]):
+        outcome = check_receipt("".join(HEADER + parts[one] for one in kept), TRUSTED)
+        assert outcome.result is Result.DIFFERS
+        assert "says that it is part" in str(outcome.reason)
+    plain = build_receipt(receipt_of(OCTOBER, 0, 3)) + build_receipt(WHOLE)
+    assert "says that it is a receipt of its own" in str(check_receipt(plain, TRUSTED).reason)
 
 
 @pytest.mark.parametrize("covered", [1, 2, 3, 4, 5, 6, 7])
@@ -129,8 +176,6 @@ def test_what_cannot_be_checked_says_why(data: bytes, reason: str) -> None:
 
 
 def test_any_file_is_told_apart(tmp_path: object) -> None:
-    from io import BytesIO
-
     assert check_file(BytesIO(build_receipt(WHOLE).encode()), TRUSTED).result is Result.MATCHES
     assert check_file(BytesIO(LOG.export()), TRUSTED).result is Result.MATCHES
 

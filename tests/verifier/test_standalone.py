@@ -23,7 +23,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from playwright.sync_api import Page, expect, sync_playwright
 
-from shared_record.ledger.receipt import Window, build_receipt
+from shared_record.ledger.receipt import HEADER, Window, build_receipt
 from shared_record.plugin import standalone_verifiers
 from shared_record.verifier.files import check_file
 from verifier.test_bundle import (
@@ -39,12 +39,19 @@ from verifier.test_bundle import (
 )
 from verifier.test_checks import AMOUNTS, OTHER_VKEY, TRUSTED, VKEY, build
 from verifier.test_checks import VALID as EXPORT
-from verifier.test_receipts import DELTA, INNER, PART, WHOLE
+from verifier.test_receipts import DELTA, INNER, LATER, OCTOBER, PART, WHOLE, over_periods, receipt_of
 
 FOLDER = Path(__file__).parents[2] / "platform/shared_record/verifier/standalone"
 CHROMIUM = Path(os.environ.get("SR_TEST_CHROMIUM", "/usr/bin/chromium"))
 POLICY = f"log {VKEY}\nquorum none\n"
 RECEIPT = build_receipt(WHOLE).encode()
+FROM_SECOND_ROW = receipt_of(OCTOBER, 1, 3)
+PERIODS = over_periods(
+    replace(FROM_SECOND_ROW, window=FROM_SECOND_ROW.window and replace(FROM_SECOND_ROW.window, root=None)),
+    WHOLE,
+    receipt_of(LATER, 0, 1),
+).encode()
+SECOND = PERIODS.index(HEADER.encode(), 1)
 INNER_BARE = replace(INNER, window=INNER.window and replace(INNER.window, root=None))
 
 
@@ -179,6 +186,22 @@ CASES: dict[str, tuple[bytes, str]] = {
         build_receipt(replace(INNER, window=INNER.window and replace(INNER.window, opening="1"))).encode(),
         DIFFERS,
     ),
+    "receipt over three periods": (PERIODS, MATCHES),
+    "receipt over three periods, the first alone": (PERIODS[:SECOND], DIFFERS),
+    "receipt over three periods, without the first": (PERIODS[SECOND:], DIFFERS),
+    "receipt over three periods, cut": (PERIODS[: SECOND + 300], UNKNOWN),
+    "receipt over three periods, their order": (PERIODS[SECOND:] + PERIODS[:SECOND], DIFFERS),
+    "receipt over periods, rows left out at the end of one": (
+        over_periods(receipt_of(OCTOBER, 0, 2), WHOLE).encode(),
+        DIFFERS,
+    ),
+    "receipt over periods, rows left out at the start of one": (
+        over_periods(receipt_of(OCTOBER, 0, 3), INNER).encode(),
+        DIFFERS,
+    ),
+    "receipt over the same period twice": (over_periods(WHOLE, WHOLE).encode(), DIFFERS),
+    "two receipts in one file": (build_receipt(receipt_of(OCTOBER, 0, 3)).encode() + RECEIPT, DIFFERS),
+    "two deltas in one file": (build_receipt(DELTA).encode() * 2, DIFFERS),
     "signed wrong total": (write(build(total_stated="7"))[0], DIFFERS),
     "signed wrong customer": (write(build(head_ref="s2-1123456789abcdef"))[0], DIFFERS),
     "head of an earlier epoch": (write(build(head_epoch=0))[0], MATCHES),
@@ -263,9 +286,8 @@ def test_without_a_policy_the_file_must_name_its_key(page: Page, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("quick_signatures")
-@pytest.mark.parametrize("receipt", [DELTA, WHOLE, INNER_BARE])
-def test_every_changed_byte_of_a_receipt_is_refused(receipt: Any, tmp_path: Path) -> None:
-    data = build_receipt(receipt).encode()
+@pytest.mark.parametrize("data", [*(build_receipt(one).encode() for one in (DELTA, WHOLE, INNER_BARE)), PERIODS])
+def test_every_changed_byte_of_a_receipt_is_refused(data: bytes, tmp_path: Path) -> None:
     for position in range(len(data)):
         changed = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
         found = by_script(changed, tmp_path)
@@ -281,7 +303,7 @@ def test_every_changed_byte_of_a_bundle_is_refused(tmp_path: Path) -> None:
 
 def test_the_page_refuses_changed_bytes(page: Page) -> None:
     changed: list[bytes] = []
-    for data in (RECEIPT, build_receipt(DELTA).encode()):
+    for data in (RECEIPT, build_receipt(DELTA).encode(), PERIODS):
         for position in range(0, len(data), len(data) // 45):
             changed.append(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
     for name in MEMBERS.keys() - set(VERIFIERS):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from client import Visitor, serve, url_of
@@ -181,6 +183,29 @@ def test_proof_files_of_a_delta_and_of_a_receipt_match(shop: Shop, visitor: Visi
         outcome = check_receipt(proof.data, trusted)
         assert outcome.result is Result.MATCHES, outcome.reason
     assert "proof file" in visitor.get(f"{shop.hosts[0]}/receipt/{receipt.receipt_id}").text
+
+
+def test_the_proof_file_of_a_window_over_two_periods_is_one(shop: Shop, visitor: Visitor) -> None:
+    from shared_record.ledger.receipts import issue_receipt
+
+    set_policy(shop, "OPEN")
+    shop.record("cust_a", "5", "7.25")
+    start = shop.clock.now()
+    shop.clock.advance(hours=1)
+    shop.record("cust_a", "1.5")
+    shop.clock.advance(days=31)
+    shop.record("cust_a", "4", "-2")
+    shop.checkpoint()
+    with shop.db.write(shop.scope) as connection:
+        who = shop.link("cust_a").customer_id
+        found = issue_receipt(connection, shop.clock, shop.scope, who, start + timedelta(minutes=1), shop.clock.now())
+    assert len(found.spans) == 2
+    answer = visitor.get(f"{shop.hosts[0]}/receipt/{found.receipt_id}.tlog-proof")
+    with shop.db.read(shop.scope) as connection:
+        trusted = [("the test", {"localhost/log/acme": read_vkeys(connection, shop.scope)})]
+    outcome = check_receipt(answer.data, trusted)
+    assert (outcome.reason, outcome.rows, outcome.total) == (None, found.size, found.net)
+    assert "proof file" in visitor.get(f"{shop.hosts[0]}/receipt/{found.receipt_id}").text
 
 
 def test_there_is_no_proof_file_before_the_checkpoint(shop: Shop, visitor: Visitor) -> None:

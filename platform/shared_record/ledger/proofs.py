@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -192,20 +193,28 @@ def prove_span(connection: Connection, keys: KeyRing, scope: Scope, span: Span) 
     return ProvenSpan(span, proof, receipt, window)
 
 
-def write_receipt(connection: Connection, keys: KeyRing, scope: Scope, span: Span, *, window: bool) -> str | None:
-    """Return the tlog-proof text of a delta (the one ``span`` holds), or of all of ``span`` as a ``window``.
+def write_receipt(
+    connection: Connection, keys: KeyRing, scope: Scope, spans: Sequence[Span], *, window: bool
+) -> str | None:
+    """Return the tlog-proof text of a delta (the one that ``spans`` hold), or of all of ``spans`` as a ``window``.
 
-    ``None`` while a checkpoint does not cover its last delta, or after that was erased.
+    A window over several periods has a part for each. ``None`` while a checkpoint does not cover its last delta, or
+    after that was erased, and where there are no deltas.
     """
-    proved = prove_span(connection, keys, scope, span)
-    if proved is None:
-        return None
-    if not window:
-        return build_receipt(replace(proved.receipt, window=None))
-    part = proved.window
-    if part.root is None:
-        part = replace(part, root=proof_root(connection, scope, [span]))
-    return build_receipt(replace(proved.receipt, window=part))
+    texts = []
+    for number, span in enumerate(spans, start=1):
+        proved = prove_span(connection, keys, scope, span)
+        if proved is None:
+            return None
+        shown = None
+        if window:
+            shown = proved.window
+            if len(spans) > 1:
+                shown = replace(shown, part=(number, len(spans)))
+            elif shown.root is None:
+                shown = replace(shown, root=proof_root(connection, scope, spans))
+        texts.append(build_receipt(replace(proved.receipt, window=shown)))
+    return "".join(texts) or None
 
 
 def _included(connection: Connection, scope: Scope, tree_id: str, seq: int, size: int) -> Included | None:

@@ -21,7 +21,8 @@ MAX_PATH = 63
 
 _INDEX = re.compile(r"index (0|[1-9][0-9]{0,15})", re.ASCII)
 _FIELDS = {"entry", "epoch", "head", "rec", "slot"}
-_WINDOW_FIELDS = {"before", "closing", "from", "opening", "root", "size", "to"}
+_WINDOW_FIELDS = {"before", "closing", "from", "opening", "size", "to"}
+_NEXT = re.compile(r"(?<=\n)(?=c2sp)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Window:
     ``root`` is the RFC 6962 root over their leaf hashes alone, ``opening`` and ``closing`` the running totals before
     the first and after the last one; ``before`` is the leaf before the first. Where the window starts with its record
     the audit path of its last leaf proves ``root`` too (see ``earlier_root``); elsewhere only the rows can, so a window
-    that starts later may do without: ``None``.
+    that starts later may do without: ``None``. ``part`` is (number, count) in a receipt over several periods.
     """
 
     start: int
@@ -50,6 +51,7 @@ class Window:
     opening: str
     closing: str
     before: Included | None
+    part: tuple[int, int] | None = None
 
     @property
     def size(self) -> int:
@@ -99,6 +101,11 @@ def build_receipt(receipt: Receipt) -> str:
         extra["window"] = _window_fields(receipt.window)
     path = "".join(f"{b64encode(node)}\n" for node in receipt.path)
     return f"{HEADER}\nextra {b64encode(jcs(extra).encode())}\nindex {receipt.index}\n{path}\n{receipt.checkpoint}"
+
+
+def split_receipt(text: str) -> list[str]:
+    """Return the parts of a receipt: one of several periods has one for each, written one after the other."""
+    return _NEXT.split(text)
 
 
 def parse_receipt(text: str) -> Receipt:
@@ -153,12 +160,17 @@ def _window_fields(window: Window) -> dict[str, object]:
         "size": window.size,
         "to": window.end,
     }
-    return fields if window.root is None else fields | {"root": b64encode(window.root)}
+    if window.root is not None:
+        fields["root"] = b64encode(window.root)
+    if window.part is not None:
+        fields["part"] = list(window.part)
+    return fields
 
 
 def _window(value: object) -> Window:
     bare = isinstance(value, dict) and "root" not in value and value.get("from") != 0
-    fields = _object(value, _WINDOW_FIELDS - {"root"} if bare else _WINDOW_FIELDS)
+    several = isinstance(value, dict) and "part" in value
+    fields = _object(value, _WINDOW_FIELDS | ({"part"} if several else set()) | (set() if bare else {"root"}))
     start, end = _number(fields["from"]), _number(fields["to"])
     if not start < end or _number(fields["size"]) != end - start:
         raise ValueError("from, to and size of the window do not belong together")
@@ -167,7 +179,17 @@ def _window(value: object) -> Window:
         leaf = _object(fields["before"], {"entry", "rec"})
         before = _included(leaf["entry"], leaf["rec"])
     root = None if bare else _hashes([fields["root"]])[0]
-    return Window(start, end, root, _text(fields["opening"]), _text(fields["closing"]), before)
+    part = _part(fields["part"]) if several else None
+    return Window(start, end, root, _text(fields["opening"]), _text(fields["closing"]), before, part)
+
+
+def _part(value: object) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("part is not [number, count]")
+    number, count = map(_number, value)
+    if not 1 <= number <= count or count < 2:
+        raise ValueError("part is not a number of several")
+    return number, count
 
 
 def _place(leaf: Included) -> list[object]:

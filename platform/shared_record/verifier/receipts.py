@@ -15,6 +15,7 @@ from shared_record.ledger.receipt import (
     check_canonical,
     earlier_root,
     parse_receipt,
+    split_receipt,
 )
 from shared_record.verifier.chain import Chain, check_chain, stated_period
 from shared_record.verifier.trust import Difference, KeySource, Outcome, Run, Unusable, conclude, parsed
@@ -28,19 +29,29 @@ T = TypeVar("T")
 
 
 def check_receipt(given: str | bytes, sources: Sequence[KeySource] = (), policy: note.Policy | None = None) -> Outcome:
-    """Check a receipt. It names no key, so one of ``sources`` must know its log."""
+    """Check a receipt, of one period or of several. It names no key, so one of ``sources`` must know its log."""
 
     def check(run: Run) -> None:
         run.not_checked = [NOT_CHECKED]
-        receipt = read_receipt(given)
-        origin = receipt.checkpoint.partition("\n")[0]
-        check_proof(receipt, origin, (), run)
+        parts = read_parts(given)
+        if len(parts) == 1:
+            check_proof(parts[0], _origin(parts[0]), (), run)
+        else:
+            _check_parts(parts, run)
 
     return conclude(Run(sources, policy=policy), check)
 
 
 def read_receipt(given: str | bytes) -> Receipt:
-    """Return the parsed receipt; ``Unusable`` says what it is instead."""
+    """Return the parsed receipt of one period; ``Unusable`` says what it is instead."""
+    parts = read_parts(given)
+    if len(parts) > 1:
+        raise Unusable("the receipt is of several periods, and one of a single period is needed here")
+    return parts[0]
+
+
+def read_parts(given: str | bytes) -> list[Receipt]:
+    """Return the parsed receipt: its parts, in their order, where it is of several periods."""
     if len(given) > 4 * MAX_RECEIPT:
         raise Unusable("the file is too long for a receipt")
     try:
@@ -50,7 +61,38 @@ def read_receipt(given: str | bytes) -> Receipt:
     header = text.partition("\n")[0]
     if header != HEADER and header.startswith(HEADER.rpartition("@")[0]):
         raise Unusable(f"the file has another version of the format than {HEADER}")
-    return parsed("the receipt", parse_receipt, text)
+    parts = [parsed("the receipt", parse_receipt, part) for part in split_receipt(text)]
+    for number, receipt in enumerate(parts, start=1):
+        expected = (number, len(parts)) if len(parts) > 1 else None
+        found = receipt.window.part if receipt.window else None
+        if found != expected:
+            is_part = f"part {found[0]} of {found[1]}" if found else "a receipt of its own"
+            raise Difference(f"the file has {len(parts)} parts, and number {number} says that it is {is_part}")
+    return parts
+
+
+def _check_parts(parts: Sequence[Receipt], run: Run) -> None:
+    """Check a window over several periods: each part, and that nothing lies between one and the next."""
+    rows, total, periods = 0, "0", list[str]()
+    for number, receipt in enumerate(parts, start=1):
+        before = run.customer_ref, run.unit
+        check_proof(receipt, _origin(receipt), (), run)
+        if number > 1 and (run.customer_ref, run.unit) != before:
+            raise Difference(f"part {number} is of another customer or unit than the one before")
+        if periods and run.period <= periods[-1]:
+            raise Difference(f"part {number} is of {run.period}, which does not follow {periods[-1]}")
+        window = receipt.window
+        if window is None or (window.start and number > 1) or (window.end < receipt.entry.size and number < len(parts)):
+            raise Difference(f"part {number} leaves out rows of {run.period} that the window has")
+        rows, total = rows + run.rows, amounts.add(total, run.total)
+        periods.append(run.period)
+    run.rows, run.total, run.covered = rows, total, rows
+    run.period = f"{periods[0]} to {periods[-1]}"
+    run.checked.append(f"The {len(parts)} periods of the window are {rows} rows and {total} {run.unit}.")
+
+
+def _origin(receipt: Receipt) -> str:
+    return receipt.checkpoint.partition("\n")[0]
 
 
 def check_proof(receipt: Receipt, origin: str, vkeys: Sequence[str], run: Run) -> entry.Head:

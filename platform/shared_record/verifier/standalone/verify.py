@@ -3,10 +3,7 @@
 Exit status: 0 it matches, 4 it does not match, 5 it could not be checked. Needs Python 3.10 or newer, nothing else.
 Hashes are RFC 6962 (SHA-256), signatures Ed25519 (RFC 8032) over a C2SP checkpoint; texts are hashed as they stand.
 """
-import argparse
-import json
-import re
-import zipfile
+import argparse, json, re, zipfile
 from base64 import b64decode, b64encode
 from decimal import Context, Decimal
 from hashlib import sha256, sha512
@@ -15,7 +12,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check", "main"]
 NOT_CHECKED = "prices, contract terms, how usage was measured; vendor name, time zone and time of export as shown"
 NO_ROOT = "the proof root of a window that does not start with its record (it needs the rows themselves)"
 NO_FILE = "this is no complete receipt or bundle (for a JSON export, take the bundle, or use shared-record verify)"
@@ -97,10 +93,8 @@ def root_from_path(text: str, place: list[Any]) -> tuple[str, str]:
     then, inner = now, (index ^ (size - 1)).bit_length()  # From that level on, siblings are on the left side only.
     need(index < size and len(path) == inner + (index >> inner).bit_count(), "an audit path is not one of its tree")
     for level, sibling in enumerate(map(b64decode, path)):
-        if level >= inner or index >> level & 1:
-            now, then = (sha256(b"\1" + sibling + right).digest() for right in (now, then))
-        else:
-            now = sha256(b"\1" + now + sibling).digest()
+        joined = [sibling + now, sibling + then] if level >= inner or index >> level & 1 else [now + sibling]
+        now, then = (*(sha256(b"\1" + pair).digest() for pair in joined), then)[:2]
     return b64encode(now).decode(), b64encode(then).decode()
 def check_head(x: Any, index: int, path: list[str], note: str, keys: list[Any], found: Any) -> Any:
     """Prove a head in its slot of an epoch, the epoch in the log, and the log's signature; return the head."""
@@ -119,7 +113,7 @@ def check_head(x: Any, index: int, path: list[str], note: str, keys: list[Any], 
     found["checked"].append(f"The head, in slot {slot}, is in epoch {index} of log {log['log']} at size {log['size']}.")
     found["checked"].append(f"The key is from {found['key']}; compare {found['fingerprints'][0]} with the vendor's.")
     return head
-def check_receipt(text: str, keys: list[Any], found: Any) -> tuple[Any, Any, str]:
+def check_receipt(text: str, keys: list[Any], found: Any, part: Any = ()) -> tuple[Any, Any, str]:
     """Prove a receipt of one entry, or of a window of entries; return what it holds, its head and its checkpoint."""
     extra, index, path, note = need(RECEIPT.fullmatch(text), NO_FILE, ValueError).groups()
     x = read("the receipt", b64decode(extra).decode(), "entry epoch head rec slot( window)?")
@@ -140,18 +134,27 @@ def check_receipt(text: str, keys: list[Any], found: Any) -> tuple[Any, Any, str
     if "window" in x:
         start, opening, closing = int(before["number"]), before["running total"], entry["running total"]
         rows = need(not start < window["from"] < row + 1, f"the window starts after row {start}") and row + 1 - start
-        amount = EXACT.subtract(Decimal(closing), Decimal(opening))
-        found["rows"], found["total"] = rows, f"{amount.normalize(EXACT):f}"
+        found["rows"], found["total"] = rows, f"{EXACT.subtract(Decimal(closing), Decimal(opening)).normalize(EXACT):f}"
         shown = rows > 0 and re.fullmatch(f"({HASH})" + "?" * (start > 0), window.get("root", ""))
         root = need(shown, "the window is malformed", ValueError)[0] and (window["root"] if start else then)
         found["notChecked"] += [NO_ROOT] if start and root else []
         proved: Any = {"before": {key: window["before"][key] for key in ("entry", "rec") if start}, "closing": closing}
         proved |= {"from": start, "opening": opening, "size": rows, "to": row + 1} | ({"root": root} if root else {})
-        need(canonical(window) == canonical(proved), f"the window is {window}, expected {proved}")
+        need(canonical(window) == canonical(proved | {"part": part} if part else proved), f"the window is not {proved}")
     found["checked"].append(f"{found['rows']} rows up to row {row + 1} of {entry['period']}: {found['total']}.")
     return x, head, note
-def lines(path: Any, digest: Any) -> Any:
-    """Yield the lines of a file in little memory, and tell ``digest`` of every byte."""
+def check_parts(text: str, trusted: list[Any], found: Any) -> None:  # A receipt over several periods has one for each.
+    parts = [need(RECEIPT.fullmatch(part), NO_FILE, ValueError)[0] for part in re.split(r"(?<=\n)(?=c2sp)", text)]
+    rows, total, last = 0, Decimal(0), [""]
+    for number, part in enumerate(parts, 1):
+        found["log"], place = "", [number, len(parts)] if parts[1:] else []
+        x, head, _ = check_receipt(part, [[], trusted], found, place)
+        now, window = [json.loads(x["entry"])["period"], found["unit"], head["cust"]], x.get("window", {"from": 1})
+        follows = number == 1 or (not window["from"] and now[0] > last[0] and now[1:] == last[1:])
+        need(follows and (number == len(parts) or window.get("to") == x["rec"][1]), f"part {number} leaves out rows")
+        rows, total, last = rows + found["rows"], EXACT.add(total, Decimal(found["total"])), now
+    found["rows"], found["total"] = rows, f"{total.normalize(EXACT):f}"
+def lines(path: Any, digest: Any) -> Any:  # in little memory; the digest is told of every byte
     with BufferedReader(path.open("rb"), 2**20) as stream:
         while line := stream.readline(MAX):
             digest.update(line)
@@ -163,8 +166,8 @@ def replay(rows: Any, record: Any, receipt: Any, found: Any) -> None:
     for number, (text, shown) in enumerate(rows, 1):
         entry, details, count = ENTRY.fullmatch(text), DETAILS.fullmatch(shown), str(number)
         if not entry or not details:
-            need("\n" not in (text, shown), f"record {number}: entries.jsonl and details.jsonl are not equally long")
-            raise ValueError(f"record {number} is malformed")
+            kind = Mismatch if "\n" in (text, shown) else ValueError  # one of the files is shorter
+            raise kind(f"record {number} is malformed, or entries.jsonl and details.jsonl are not equally long")
         _, mh, _, _, qty, _, _, after, _ = fields = entry.groups()
         total = EXACT.add(total, Decimal(qty))
         if fields != ("usage", mh, count, period, qty, rec, count, after, unit) or Decimal(after) != total:
@@ -219,8 +222,7 @@ def check_bundle(root: Any, trusted: list[Any], found: Any) -> None:
     hashes |= {name: sha256(content(root / name)) for name in digests if name not in hashes}
     equal("manifest.json", {name: digest.hexdigest() for name, digest in hashes.items()}, digests)
     need(known, "no checkpoint covers this record yet", ValueError)
-def check(path: Path, trusted: list[Any], policy_file: Path | None = None) -> dict[str, Any]:
-    """Check one file or folder; ``trusted`` are keys known from elsewhere. Nothing raises."""
+def check(path: Path, trusted: list[Any], policy_file: Path | None = None) -> dict[str, Any]:  # Nothing raises.
     found: dict[str, Any] = dict.fromkeys(("result", "reason", "total", "unit", "key", "log"), "") | {"rows": 0}
     found |= {"result": "matches", "checked": [], "notChecked": [NOT_CHECKED], "fingerprints": []}
     try:
@@ -228,19 +230,17 @@ def check(path: Path, trusted: list[Any], policy_file: Path | None = None) -> di
         if path.is_dir() or content(path)[:2] == b"PK":
             check_bundle(path if path.is_dir() else zipfile.Path(path), trusted, found)
         else:
-            check_receipt(content(path).decode(), [[], trusted], found)
+            check_parts(content(path).decode(), trusted, found)
     except Exception as error:  # Whatever else a broken file sets off, it is no match.
         found["result"] = "does not match" if isinstance(error, Mismatch) else "could not be checked"
         found["reason"] = str(error) if isinstance(error, Mismatch | ValueError | OSError) else f"malformed: {error!r}"
     return found
 def main() -> int:
-    """Check the file that the command line names, and print what was found."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--policy", type=Path, metavar="FILE", help="C2SP tlog-policy whose keys to trust")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args()
-    found = check(given.file, [], given.policy)
+    found = check((given := parser.parse_args()).file, [], given.policy)
     shown = [*found["checked"], f"{found['result'].capitalize()}: {found['reason']}".removesuffix(": ")]
     shown = [json.dumps(found)] if given.json else shown + [f"Not checked: {one}." for one in found["notChecked"]]
     print("\n".join("".join(c if c.isprintable() else "?" for c in line) for line in shown))

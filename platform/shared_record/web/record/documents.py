@@ -71,8 +71,8 @@ class Document:
 
     @property
     def has_proof_file(self) -> bool:
-        """Whether there is a proof file for this visit: one per period, once a checkpoint covers it."""
-        return bool(self.chains) and len(self.spans) == 1
+        """Whether there is a proof file for this visit: once a checkpoint covers all of it."""
+        return bool(self.chains) and len(self.chains) == len(self.spans)
 
     @property
     def net(self) -> str:
@@ -113,11 +113,9 @@ def find_document(text: str) -> Document | None:
 
 def proof_file(found: Document) -> str:
     """Return the tlog-proof text of a document; ``NotFoundError`` where there is none."""
-    text = None
-    if len(found.spans) == 1:
-        parts = runtime()
-        with parts.db.read(found.seen.scope, snapshot=True) as connection:
-            text = write_receipt(connection, parts.keys, found.seen.scope, found.spans[0], window=found.record is None)
+    parts = runtime()
+    with parts.db.read(found.seen.scope, snapshot=True) as connection:
+        text = write_receipt(connection, parts.keys, found.seen.scope, found.spans, window=found.record is None)
     if text is None:
         raise NotFoundError("There is no proof file for this, or not yet.", code="PROOF_NOT_FOUND")
     return text
