@@ -139,6 +139,27 @@ def test_a_device_is_trusted_on_its_host_and_record_until_a_new_code_or_link(sho
 
 
 @sqlite_only
+def test_s15_a_record_trusts_a_bounded_number_of_devices_and_the_oldest_goes_first(shop: Shop) -> None:
+    step_up, kept = engine(shop, AccessCode, limits=Unlimited()), []
+    for _ in range(devices.MAX_TRUSTED + 2):
+        kept.append(device_of(shop, step_up))
+        shop.clock.advance(seconds=1)
+    with shop.db.read(shop.scope) as connection:
+        known = [devices.find(connection, seen(shop), one, shop.clock.now()) is not None for one in kept]
+    assert known == [False] * 2 + [True] * devices.MAX_TRUSTED
+
+
+@sqlite_only
+def test_a_program_that_unlocks_is_given_no_trust_that_it_cannot_show(shop: Shop) -> None:
+    visitor, handle = Visitor(serve(shop)), shop.link("cust_a").handle
+    answer = {"factor": "ACCESS_HINT", "value": shop.code("cust_a")}
+    assert visitor.post(f"{shop.hosts[0]}/api/v1/c/{handle}/access/verify", json=answer).status_code == 200
+    with shop.db.read(shop.scope) as connection:
+        mine = select(trusted_device.c.digest).where(trusted_device.c.tenant_id == shop.scope.plane)
+        assert connection.execute(mine).all() == []
+
+
+@sqlite_only
 def test_being_trusted_opens_nothing(shop: Shop) -> None:
     visitor, url = Visitor(serve(shop)), url_of(shop, "cust_a")
     assert visitor.unlock(url, shop.code("cust_a")).status_code == 303

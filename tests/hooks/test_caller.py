@@ -59,14 +59,27 @@ def test_n01_five_faults_in_a_minute_put_a_method_out_for_this_tenant_alone_and_
     assert caller.is_out("mine", "t")
 
 
-def test_n01_calls_that_hang_take_the_places_of_their_own_method_only() -> None:
+def hang(caller: Caller, slug: str, owner: str, release: threading.Event) -> None:
+    with pytest.raises(PluginFaultError):
+        caller.call(slug, owner, 0.01, release.wait)
+
+
+def all_hang(caller: Caller, slug: str, owner: str, release: threading.Event) -> None:
+    """Let calls hang until there is no place left, forgetting the faults meanwhile."""
+    for _ in range(PLACES):
+        hang(caller, slug, owner, release)
+        caller._faults.clear()
+
+
+def test_n01_calls_that_hang_take_the_places_of_their_own_method_and_tenant_only() -> None:
     release = threading.Event()
     caller = Caller()
-    for number in range(PLACES):
-        with pytest.raises(PluginFaultError):
-            caller.call("hangs", number, 0.01, release.wait)
+    all_hang(caller, "hangs", "t", release)
+    before = time.monotonic()
     with pytest.raises(UnavailableError, match="busy"):
-        caller.call("hangs", "t", 0.01, lambda: 5)
+        caller.call("hangs", "t", 5, lambda: 5)
+    assert time.monotonic() - before < 2, "it is not waited for: none becomes free"
+    assert caller.call("hangs", "other", 2, lambda: 5) == 5
     assert caller.call("other", "t", 2, lambda: 5) == 5
     release.set()
     limit = time.monotonic() + 5
@@ -76,6 +89,18 @@ def test_n01_calls_that_hang_take_the_places_of_their_own_method_only() -> None:
             break
         except UnavailableError:
             assert time.monotonic() < limit
+    assert not caller._running
+
+
+def test_n01_all_calls_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared_record.hooks.caller.ALL_PLACES", 3 * PLACES)
+    release = threading.Event()
+    caller = Caller()
+    for owner in ("a", "b", "c"):
+        all_hang(caller, "hangs", owner, release)
+    with pytest.raises(UnavailableError, match="busy"):
+        caller.call("other", "d", 0.01, lambda: 5)
+    release.set()
 
 
 def test_what_the_core_cannot_do_now_is_no_fault_of_the_plugin() -> None:

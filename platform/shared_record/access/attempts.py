@@ -40,11 +40,15 @@ _UNBOUNDED = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """Who answers: the client's address, the pre-session cookie, and the cookie of a trusted device if it sent one."""
+    """Who answers: the client's address, the pre-session cookie, and the cookie of a trusted device if it sent one.
+
+    ``may_be_trusted``: whether it can be given such a cookie.
+    """
 
     client: str
     binding: str = field(default="", repr=False)
     device: str = field(default="", repr=False)
+    may_be_trusted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ def is_limited(limits: Throttle, attempt: Attempt) -> Wait | None:
             wait = limits.take(throttle.SHARED, attempt.link)
     if wait is None and attempt.guessing is Guessing.ONE_TIME:
         wait = limits.take(throttle.ONE_TIME, attempt.link, attempt.slug)
+    if wait is not None:  # logged, not written: a flood must not fill the trail
+        _log.info("stepup.throttled tenant=%s method=%s", attempt.seen.scope.plane, attempt.slug)
     return wait
 
 
@@ -146,7 +152,7 @@ def failed(
     detail = {"method": attempt.slug, "in_a_row": in_a_row, "trusted_device": attempt.device is not None}
     _record(connection, seen, clock, "stepup.failed", detail)
     if event:
-        _record(connection, seen, clock, f"{attempt.slug}.{event}", {})
+        note_event(connection, seen, clock, attempt.slug, event)
     if in_a_row in REPEATEDLY:
         told = _failures(seen, attempt.slug, in_a_row, clock)
         outbox.emit(connection, clock, seen.scope, STEP_UP_FAILED, told, seen.customer_id)
@@ -157,6 +163,11 @@ def failed(
         if limits.count(throttle.TENANT_FAILURES, attempt.tenant) == throttle.TENANT_FAILURES.amount + 1:
             _log.warning("stepup.alarm tenant=%s", seen.scope.plane)
             _record(connection, seen, clock, "stepup.alarm", {"failures_in_an_hour": throttle.TENANT_FAILURES.amount})
+
+
+def note_event(connection: Connection, seen: Visit, clock: Clock, slug: str, event: str) -> None:
+    """Write down what a method wants the vendor to learn of."""
+    _record(connection, seen, clock, f"{slug}.{event}", {})
 
 
 def _is_network_limited(limits: Throttle, attempt: Attempt) -> Wait | None:

@@ -17,7 +17,10 @@ from sqlalchemy import BindParameter, Connection, bindparam, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from shared_record.access.sessions import Visit
+from shared_record.clock import Clock
+from shared_record.db.engine import Database
 from shared_record.db.schema import challenge
+from shared_record.db.scope import Scope
 from shared_record.errors import UnavailableError
 from shared_record.keys import KeyRing
 from shared_record.plugin import Challenge, Field
@@ -125,6 +128,12 @@ def use_up(connection: Connection, seen: Visit, ticket: str) -> bool:
     return connection.execute(_USE_UP, parameters).one_or_none() is not None
 
 
+def sweep(db: Database, clock: Clock, scope: Scope) -> int:
+    """Delete the challenges of a plane that have expired; return how many."""
+    with db.write(scope) as connection:
+        return connection.execute(_SWEEP_ALL, {"t": scope.plane, "now": clock.now()}).rowcount
+
+
 def _epochs(seen: Visit, place: Place) -> dict[str, int]:
     row = seen.row
     current = (row.tenant_epoch, row.host_epoch or 0, row.link_epoch, row.code_epoch, row.customer_epoch)
@@ -179,6 +188,7 @@ def _is_current() -> ColumnElement[bool]:
 
 _OF_CUSTOMER = (challenge.c.tenant_id == _T) & (challenge.c.customer_id == bindparam("who"))
 _SWEEP = challenge.delete().where(_OF_CUSTOMER, challenge.c.expires_at <= bindparam("now"))
+_SWEEP_ALL = challenge.delete().where(challenge.c.tenant_id == _T, challenge.c.expires_at <= bindparam("now"))
 _OF_BROWSER = _OF_CUSTOMER & (challenge.c.method == bindparam("slug")) & (challenge.c.binding == bindparam("browser"))
 _REPLACE = challenge.delete().where(_OF_BROWSER)
 _OLDER = select(challenge.c.digest).where(_OF_BROWSER).order_by(challenge.c.created_at.desc(), challenge.c.digest)

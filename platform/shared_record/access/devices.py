@@ -15,9 +15,14 @@ from uuid import UUID
 from sqlalchemy import BindParameter, Connection, bindparam, select
 
 from shared_record.access.sessions import Visit
+from shared_record.clock import Clock
+from shared_record.db.engine import Database
 from shared_record.db.schema import trusted_device
+from shared_record.db.scope import Scope
 
 LIFETIME = timedelta(days=180)
+MAX_TRUSTED = 50
+"""Trusted devices of one link; a further one takes the place of the oldest."""
 _VALUE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _T: BindParameter[Any] = bindparam("t")
 _DEVICE = (trusted_device.c.tenant_id == _T) & (trusted_device.c.digest == bindparam("named"))
@@ -44,6 +49,18 @@ _SWEEP = trusted_device.delete().where(
     | (trusted_device.c.link_epoch != bindparam("printed"))
     | (trusted_device.c.code_epoch != bindparam("code")),
 )
+
+_SWEEP_ALL = trusted_device.delete().where(
+    trusted_device.c.tenant_id == _T, trusted_device.c.expires_at <= bindparam("now")
+)
+_OF_CUSTOMER = (trusted_device.c.tenant_id == _T) & (trusted_device.c.customer_id == bindparam("who"))
+_TOO_MANY = (
+    select(trusted_device.c.digest)
+    .where(_OF_CUSTOMER)
+    .order_by(trusted_device.c.created_at.desc(), trusted_device.c.digest)
+    .offset(MAX_TRUSTED - 1)
+)
+_FORGET = trusted_device.delete().where(_DEVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +100,9 @@ def trust(connection: Connection, seen: Visit, held: Device | None, now: datetim
         connection.execute(_RESET, {"t": seen.scope.plane, "named": held.digest})
         return None
     connection.execute(_SWEEP, _bound(seen, now))
+    of_customer = {"t": seen.scope.plane, "who": seen.customer_id}
+    for digest in list(connection.execute(_TOO_MANY, of_customer).scalars()):
+        connection.execute(_FORGET, {"t": seen.scope.plane, "named": digest})
     cookie = secrets.token_urlsafe(32)
     connection.execute(
         trusted_device.insert(),
@@ -98,6 +118,12 @@ def trust(connection: Connection, seen: Visit, held: Device | None, now: datetim
         },
     )
     return cookie
+
+
+def sweep(db: Database, clock: Clock, scope: Scope) -> int:
+    """Forget the devices of a plane whose time is over; return how many."""
+    with db.write(scope) as connection:
+        return connection.execute(_SWEEP_ALL, {"t": scope.plane, "now": clock.now()}).rowcount
 
 
 def _bound(seen: Visit, now: datetime) -> dict[str, Any]:

@@ -53,6 +53,7 @@ _ROW = (
     .where(customer.c.tenant_id == _T, customer.c.sealed_key.is_not(None))
 )
 _BY_EXTERNAL_ID = _ROW.where(customer.c.external_id == bindparam("external_id"))
+_BY_ID = _ROW.where(customer.c.customer_id == bindparam("who"))
 _ALL = _ROW.order_by(customer.c.slot)
 _PRIMARY = select(host.c.host).where(host.c.tenant_id == _T, host.c.is_primary.is_(True))
 _SERVING = select(host.c.host).where(host.c.tenant_id == _T, host.c.host == bindparam("name"), host.c.role == "serving")
@@ -94,6 +95,12 @@ def normalise_code(raw: str) -> str:
 def show_link(connection: Connection, keys: KeyRing, scope: Scope, external_id: str) -> Link:
     """Return a customer's link, or raise ``NotFoundError`` (``CUSTOMER_NOT_FOUND``)."""
     return _link(keys, scope, _customer(connection, scope, external_id), _primary(connection, scope))
+
+
+def find_link(connection: Connection, keys: KeyRing, scope: Scope, customer_id: UUID) -> Link | None:
+    """Return the link of a customer by its internal id; ``None`` for one that was erased."""
+    row = connection.execute(_BY_ID, {"t": scope.plane, "who": customer_id}).one_or_none()
+    return _link(keys, scope, row, _primary(connection, scope)) if row else None
 
 
 def list_links(connection: Connection, keys: KeyRing, scope: Scope) -> list[Link]:

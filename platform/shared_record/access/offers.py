@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,13 +20,16 @@ from shared_record.access import method_secrets
 from shared_record.access.sessions import Visit
 from shared_record.clock import Clock
 from shared_record.db.engine import Database
+from shared_record.db.scope import Scope
 from shared_record.errors import UnavailableError
 from shared_record.hooks.caller import Caller, PluginFaultError
 from shared_record.keys import KeyRing
+from shared_record.languages import speak, spoken
 from shared_record.plugin import (
     MAX_STATE,
     Challenge,
     Choice,
+    Ended,
     Entitlements,
     Fetch,
     Field,
@@ -38,6 +41,7 @@ from shared_record.plugin import (
     Verdict,
 )
 from shared_record.tenancy.methods import MethodRow, list_methods
+from shared_record.tenancy.tenants import read_tenant
 
 MatchesCode = Callable[[Visit, str], bool]
 LONGEST_TEXT = 500
@@ -93,7 +97,7 @@ class Services:
     """What the core does for methods, for one customer at a time. ``None``: this installation cannot."""
 
     entitlements: Callable[[Visit], Entitlements] | None = None
-    fetch: Callable[[Visit], Fetch] | None = None
+    fetch: Callable[[Visit | None], Fetch] | None = None
     can_mail: bool = False
 
 
@@ -150,43 +154,85 @@ class Methods:
         """Return the ``Challenge`` or ``Refused`` that answers the first form, and the mail to send with it."""
         mailbox = _Mailbox()
         context = replace(offer.context, ticket=ticket, send_mail=mailbox.send)
-        found = self._call(seen, offer.kind, lambda method: method.start(context, answer), _asked_next)
+        found = self._call(seen.scope, offer.kind, lambda method: method.start(context, answer), _asked_next)
         return found, mailbox.close()
 
     def again(self, seen: Visit, offer: Offer, ticket: str, state: bytes) -> list[Mail]:
         """Let the method do once more what ``start`` did, and return the mail to send."""
         mailbox = _Mailbox()
         context = replace(offer.context, ticket=ticket, state=state, send_mail=mailbox.send)
-        self._call(seen, offer.kind, lambda method: method.again(context), lambda _: True)
+        self._call(seen.scope, offer.kind, lambda method: method.again(context), lambda _: True)
         return mailbox.close()
 
     def verify(self, seen: Visit, offer: Offer, ticket: str, state: bytes, answer: Mapping[str, str]) -> Verdict:
         """Return the method's verdict; ``NotMine`` for whatever it raises or makes up, and when it takes too long."""
         context = replace(offer.context, ticket=ticket, state=state)
         try:
-            verdict: Verdict = self._call(seen, offer.kind, lambda method: method.verify(context, answer), _verdict)
+            verdict: Verdict = self._call(
+                seen.scope, offer.kind, lambda method: method.verify(context, answer), _verdict
+            )
             return verdict
         except PluginFaultError:
             return NotMine()
 
-    def _offers_of(self, seen: Visit, row: MethodRow, kind: type[StepUpMethod], secret: bytes | None) -> list[Offer]:
-        settings = kind.settings_model.model_validate(row.settings)
-        services = self._services
-        context = StepUpContext(
-            tenant_name=seen.row.vendor,
-            host=seen.host,
-            customer_label=seen.row.display_name,
+    def sign_out_url(self, seen: Visit) -> str:
+        """Return where the person of this visit's session can sign out elsewhere, as the method says; else nothing."""
+        found = next((one for one in self.offers(seen)[0] if _made(one, seen)), None)
+        if found is None or found.kind.sign_out_url is StepUpMethod.sign_out_url:
+            return ""
+        url: str = self._call(
+            seen.scope, found.kind, lambda method: method.sign_out_url(found.context), lambda url: url
+        )
+        return url if _may_lead_to(url) else ""
+
+    def ended_elsewhere(
+        self, scope: Scope, host: str, slug: str, choice: str, answer: Mapping[str, str]
+    ) -> Ended | None:
+        """Return what a message of another site says, by the method's own judgement; ``None`` for no such method."""
+        with self._db.read(scope) as connection:
+            rows, vendor = list_methods(connection, scope), read_tenant(connection, scope).name
+        row = next((one for one in rows if one.slug == slug), None)
+        kind = self._installed.get(slug)
+        if row is None or kind is None or kind.ended_elsewhere is StepUpMethod.ended_elsewhere:
+            return None
+        try:
+            context = self._context(scope, row, kind, tenant_name=vendor, host=host)
+        except ValidationError:
+            return None
+        chosen = replace(context, choice=choice, callback_url=self._url_for_host(host, f"/auth/{slug}/{choice}"))
+        found = self._call(scope, kind, lambda method: method.ended_elsewhere(chosen, answer), _ended)
+        return found if isinstance(found, Ended) else None
+
+    def _context(
+        self, scope: Scope, row: MethodRow, kind: type[StepUpMethod], *, tenant_name: str, host: str
+    ) -> StepUpContext:
+        """Return a context that is of no customer yet."""
+        return StepUpContext(
+            tenant_name=tenant_name,
+            host=host,
+            customer_label=None,
             now=self._clock.now(),
-            settings=settings,
+            settings=kind.settings_model.model_validate(row.settings),
             choice="",
             state=b"",
             ticket="",
             callback_url="",
+            customer_secret=None,
+            entitlements=_Nobody(),
+            matches_access_code=lambda _text: False,
+            tenant_secret=lambda name: self._tenant_secret(scope, row.slug, name),
+            send_mail=_no_mail,
+            fetch=self._services.fetch(None) if self._services.fetch else _no_way_out,
+        )
+
+    def _offers_of(self, seen: Visit, row: MethodRow, kind: type[StepUpMethod], secret: bytes | None) -> list[Offer]:
+        services = self._services
+        context = replace(
+            self._context(seen.scope, row, kind, tenant_name=seen.row.vendor, host=seen.host),
+            customer_label=seen.row.display_name,
             customer_secret=secret,
             entitlements=services.entitlements(seen) if services.entitlements else _Nobody(),
             matches_access_code=lambda text: self._matches_code(seen, text),
-            tenant_secret=lambda name: self._tenant_secret(seen, row.slug, name),
-            send_mail=_no_mail,
             fetch=services.fetch(seen) if services.fetch else _no_way_out,
         )
 
@@ -209,12 +255,12 @@ class Methods:
                 offers.append(Offer(kind, Choice(one.key, one.title, one.hint), chosen, asked, row.epoch))
             return offers
 
-        offers: list[Offer] = self._call(seen, kind, open_up, lambda found: found)
+        offers: list[Offer] = self._call(seen.scope, kind, open_up, lambda found: found)
         return offers
 
     def _call(
         self,
-        seen: Visit,
+        scope: Scope,
         kind: type[StepUpMethod],
         call: Callable[[StepUpMethod], Any],
         copied: Callable[[Any], Any],
@@ -224,18 +270,21 @@ class Methods:
         That is done within the deadline too: an object of a plugin may do anything when it is looked at.
         """
 
+        language = spoken()
+
         def run() -> Any:
+            speak(language)  # in the thread of the call, which starts with nothing of this one's context
             result = call(kind())
             copy = copied(result)
             if copy is None:
                 raise TypeError(f"{kind.slug} returned {type(result).__name__}, or what cannot be used of it")
             return copy
 
-        return self._caller.call(kind.slug, seen.scope.config, kind.deadline, run)
+        return self._caller.call(kind.slug, scope.config, kind.deadline, run)
 
-    def _tenant_secret(self, seen: Visit, slug: str, name: str) -> bytes | None:
-        with self._db.read(seen.scope) as connection:
-            return method_secrets.of_tenant(connection, self._keys, seen.scope, slug, name)
+    def _tenant_secret(self, scope: Scope, slug: str, name: str) -> bytes | None:
+        with self._db.read(scope) as connection:
+            return method_secrets.of_tenant(connection, self._keys, scope, slug, name)
 
 
 # --- What a method may return: copied, never passed on ---------------------------------------------------------------
@@ -243,8 +292,9 @@ class Methods:
 
 def _verdict(result: Any) -> Verdict | None:
     if isinstance(result, Passed):
-        hint, used = result.subject_hint, result.single_use
-        return Passed(hint[:200], used) if _is_text(hint, 10_000) and _is_text(used, 200) else None
+        hint, used, account, other = result.subject_hint, result.single_use, result.account, result.elsewhere
+        fits = _is_text(hint, 10_000) and _is_text(used, 200) and _is_text(account, 2000) and _is_text(other, 2000)
+        return Passed(hint[:200], used, account, other) if fits else None
     return NotMine() if isinstance(result, NotMine) else _refused(result)
 
 
@@ -255,6 +305,19 @@ def _first_challenge(result: Any) -> Challenge | None:
 
 def _asked_next(result: Any) -> Challenge | Refused | None:
     return _refused(result) or _challenge(result)
+
+
+def _ended(result: Any) -> Ended | Refused | None:
+    if not isinstance(result, Ended):
+        return _refused(result)
+    at, used, account, other = result.at, result.single_use, result.account, result.elsewhere
+    fits = _is_text(used, 1000) and _is_text(account, 2000) and _is_text(other, 2000)
+    return Ended(at, used, account, other) if fits and used and type(at) is datetime and at.tzinfo else None
+
+
+def _made(offer: Offer, seen: Visit) -> bool:
+    """Tell whether the session of this visit was opened by this way."""
+    return seen.session is not None and (offer.slug, offer.choice.key) == (seen.session.method, seen.session.choice)
 
 
 def _refused(result: Any) -> Refused | None:

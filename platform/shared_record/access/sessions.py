@@ -47,7 +47,13 @@ _log = logging.getLogger("shared_record.access")
 
 _T: BindParameter[UUID] = bindparam("t")
 _C: BindParameter[UUID] = bindparam("config_id")
-_primary, _home = host.alias("primary_host"), host.alias("home_host")
+_primary, _home, _serving = host.alias("primary_host"), host.alias("home_host"), host.alias("serving_host")
+_FIRST_SERVING = (
+    select(func.min(_serving.c.host))
+    .where(_serving.c.tenant_id == tenant.c.tenant_id, _serving.c.role == "serving")
+    .scalar_subquery()
+)
+"""Where a tenant's links live while its primary host does not serve: one host, and always the same."""
 _LOOK = (
     select(
         link.c.link_id,
@@ -58,6 +64,7 @@ _LOOK = (
         link.c.tries,
         customer.c.external_id,
         customer.c.display_name,
+        customer.c.language,
         customer.c.ref,
         _home.c.host.label("home_host"),
         customer.c.policy.label("own_policy"),
@@ -73,17 +80,20 @@ _LOOK = (
         tenant.c.epoch.label("tenant_epoch"),
         tenant.c.policy,
         tenant.c.theme,
+        tenant.c.language.label("tenant_language"),
         tenant.c.zone,
         tenant.c.unit,
         tenant.c.hide_amounts,
         tenant.c.export_formats,
+        tenant.c.embed_origins,
         tenant.c.checkpoint_seconds,
         host.c.role,
         host.c.epoch.label("host_epoch"),
-        _primary.c.host.label("primary_host"),
+        func.coalesce(_primary.c.host, _FIRST_SERVING).label("primary_host"),
         session.c.sid_hash,
         session.c.host.label("session_host"),
         session.c.method,
+        session.c.choice,
         session.c.tenant_epoch.label("s_tenant"),
         session.c.host_epoch.label("s_host"),
         session.c.link_epoch.label("s_link"),
@@ -216,6 +226,7 @@ class OpenSession:
 
     sid_hash: bytes
     method: str
+    choice: str
     last_seen_at: datetime
     expires_at: datetime
 
@@ -223,6 +234,15 @@ class OpenSession:
     def open_until(self) -> datetime:
         """When it ends unless it is used again."""
         return min(self.last_seen_at + IDLE, self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What a session rests on beside the six epochs: the way its method was used, and a sign-in at another site."""
+
+    choice: str = ""
+    account: bytes | None = None
+    elsewhere: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,13 +360,15 @@ def issue(
     *,
     method_epoch: int,
     replaces: bytes | None,
+    new_device: bool = False,
+    behind: Behind = Behind(),
 ) -> tuple[str, datetime] | None:
     """Issue a session for the visit; return (session id for the cookie, open until), or ``None`` if what it would rest
     on changed since.
 
     The epochs are read under a row lock that conflicts with every change of them, in the transaction of the insert.
     ``method_epoch``: the method's when it judged the person. ``replaces``: the hash of the session this one takes
-    over from, which ends.
+    over from, which ends. ``new_device``: nobody passed in this browser before, as far as its cookies tell.
     """
     scope, who = seen.scope, seen.customer_id
     of_tenant, of_config = {"t": scope.plane, "who": who}, {"config_id": scope.config}
@@ -374,6 +396,9 @@ def issue(
             "host": seen.host,
             "method": method,
             "subject": subject[:200],
+            "choice": behind.choice,
+            "account": behind.account,
+            "elsewhere": behind.elsewhere,
             "tenant_epoch": chosen.epoch,
             "host_epoch": place.epoch if place else 0,
             "link_epoch": printed.epoch,
@@ -396,7 +421,12 @@ def issue(
         "session.issued",
         actor="customer",
         customer_id=who,
-        detail={"method": method, "host": seen.host, "session": reference_of(sid_hash)},
+        detail={
+            "method": method,
+            "host": seen.host,
+            "session": reference_of(sid_hash),
+            "new_device": new_device,
+        },
     )
     return sid, now + IDLE
 
@@ -532,7 +562,7 @@ def _judge(
         return Moved(home)
     if found is None or denial is not None:
         return Visit(scope, here.host, row, None)
-    opened = OpenSession(found.sid_hash, found.method, found.last_seen_at, found.expires_at)
+    opened = OpenSession(found.sid_hash, found.method, found.choice, found.last_seen_at, found.expires_at)
     return Visit(scope, here.host, found, opened)
 
 

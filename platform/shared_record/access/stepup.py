@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, bindparam
 from sqlalchemy.exc import IntegrityError
 
-from shared_record.access import attempts, challenges, devices, sessions
+from shared_record.access import attempts, challenges, devices, elsewhere, sessions
 from shared_record.access.attempts import HARD_CAP, Attempt, Browser
 from shared_record.access.challenges import Kept, Place
 from shared_record.access.links import codes_now_valid, normalise_code
@@ -29,9 +29,11 @@ from shared_record.clock import Clock
 from shared_record.db import lookup
 from shared_record.db.engine import Database
 from shared_record.db.schema import spent_answer
+from shared_record.db.scope import Scope
 from shared_record.errors import UnavailableError
 from shared_record.hooks.caller import Caller, PluginFaultError
 from shared_record.keys import KeyRing
+from shared_record.languages import gettext as _
 from shared_record.plugin import Challenge, Entitlements, Fetch, Guessing, Passed, Refused, StepUpMethod
 
 __all__ = ["HARD_CAP", "UNAVAILABLE", "Asked", "Browser", "Mail", "NotOpened", "Offer", "Opened", "StepUp"]
@@ -94,9 +96,6 @@ class NotOpened:
 UNAVAILABLE = "STEP_UP_UNAVAILABLE"
 """The ``code`` where a method does not work at the moment, by no fault of the person."""
 
-_OVER = NotOpened("This form is out of date. Start again.", "CHALLENGE_OVER")
-_OUT = NotOpened("This way to open the record does not work at the moment.", UNAVAILABLE, Wait(60))
-
 
 class StepUp:
     """The step-up of one installation."""
@@ -112,7 +111,7 @@ class StepUp:
         *,
         mail: MailSink | None = None,
         entitlements: Callable[[Visit], Entitlements] | None = None,
-        fetch: Callable[[Visit], Fetch] | None = None,
+        fetch: Callable[[Visit | None], Fetch] | None = None,
         caller: Caller | None = None,
     ) -> None:
         self._db = db
@@ -139,8 +138,11 @@ class StepUp:
         try:
             found, mails = self._methods.start(seen, offer, ticket, answer)
         except (PluginFaultError, UnavailableError):
-            return _OUT
+            return _out()
         if isinstance(found, Refused):
+            if found.event:
+                with self._db.write(seen.scope) as connection:
+                    attempts.note_event(connection, seen, self._clock, offer.slug, found.event)
             return NotOpened(found.public_reason, "STEP_UP_REFUSED")
         now = self._clock.now()
         asked = Asked(found, ticket, now + found.valid_for)
@@ -155,17 +157,17 @@ class StepUp:
         """Let a method do once more what it did to make a challenge, e.g. send the same code; the expiry stays."""
         kept = self._look(seen, offer, ticket, who, most=0)
         if kept is None:
-            return _OVER
+            return _over()
         asked = Asked(kept.asked, ticket, kept.expires_at)
         wait = attempts.is_start_limited(self._limits, seen, who.client)
         if wait is not None:
             return _limited(wait, asked)
         if not kept.asked.again:
-            return _OVER
+            return _over()
         try:
             mails = self._methods.again(seen, offer, ticket, kept.asked.state)
         except (PluginFaultError, UnavailableError):
-            return _OUT
+            return _out()
         with self._db.write(seen.scope) as connection:
             self._send(connection, seen, offer, mails)
         return asked
@@ -178,7 +180,7 @@ class StepUp:
         ``ticket`` names the challenge, for a method of two steps; there is no way around it.
         """
         if offer.has_two_steps != bool(ticket):
-            return _OVER
+            return _over()
         with self._db.read(seen.scope) as connection:
             device = devices.find(connection, seen, who.device, self._clock.now())
         attempt = Attempt(seen, offer.slug, offer.kind.guessing, who, device)
@@ -192,24 +194,26 @@ class StepUp:
             )
             if kept is None:
                 attempts.give_back_soft(self._limits, attempt)
-                return _OVER
+                return _over()
         with self._db.write(seen.scope) as connection:
             in_a_row = attempts.reserve(connection, attempt)
         if in_a_row is None:
-            return NotOpened("This method is paused for this record. Contact the vendor.", "STEP_UP_PAUSED", Wait(3600))
+            return NotOpened(
+                _("This method is paused for this record. Contact the vendor."), "STEP_UP_PAUSED", Wait(3600)
+            )
         try:
             verdict = self._methods.verify(seen, offer, ticket, kept.asked.state if kept else b"", answer)
         except UnavailableError:
             with self._db.write(seen.scope) as connection:
                 attempts.give_back(connection, self._limits, attempt)
-            return replace(_OUT, handle=kept.handle, target=kept.target) if kept else _OUT
-        reason, event = "This answer was not recognised.", ""
+            return replace(_out(), handle=kept.handle, target=kept.target) if kept else _out()
+        reason, event = _("This answer was not recognised."), ""
         if isinstance(verdict, Passed):
             opened = self._open(attempt, offer, verdict, ticket, kept)
             if opened is not None:
                 attempts.passed(self._limits, attempt)
                 return opened
-            reason = "This record changed while it was being opened, or the code was used before. Try again."
+            reason = _("This record changed while it was being opened, or the code was used before. Try again.")
         elif isinstance(verdict, Refused):
             reason, event = verdict.public_reason, verdict.event
         with self._db.write(seen.scope) as connection:
@@ -233,6 +237,30 @@ class StepUp:
         return sessions.look_at_customer(
             self._db, self._clock, here, found.scope, found.customer_id, cookies, secure=secure
         )
+
+    def sign_out_url(self, seen: Visit) -> str:
+        """Return where the person of this visit's session can sign out at another site too; empty for nowhere."""
+        try:
+            return self._methods.sign_out_url(seen) if seen.session is not None else ""
+        except (PluginFaultError, UnavailableError):
+            return ""
+
+    def ended_elsewhere(self, here: Here, slug: str, choice: str, answer: Mapping[str, str]) -> bool:
+        """End sessions because another site says so; tell whether its message was accepted, which it is once.
+
+        ``UnavailableError`` where it cannot be judged now.
+        """
+        if here.config is None:
+            return False
+        scope = Scope.of(here.config)
+        try:
+            found = self._methods.ended_elsewhere(scope, here.host, slug, choice, answer)
+        except PluginFaultError:
+            return False
+        if found is None:
+            return False
+        planes = [scope] if here.twin is None else [Scope.of(here.twin, here.config), scope]
+        return elsewhere.end(self._db, self._keys, self._clock, planes, slug, found) is not None
 
     def _look(self, seen: Visit, offer: Offer, ticket: str, who: Browser, *, most: int) -> Kept | None:
         if not who.binding:
@@ -259,10 +287,14 @@ class StepUp:
                     verdict.subject_hint,
                     method_epoch=offer.epoch,
                     replaces=seen.session.sid_hash if seen.session else None,
+                    new_device=attempt.device is None,
+                    behind=elsewhere.behind(connection, self._keys, seen.scope, offer.choice.key, verdict),
                 )
                 if issued is None:
                     raise _GoneError
-                device = devices.trust(connection, seen, attempt.device, now)
+                device = None
+                if attempt.browser.may_be_trusted or attempt.device is not None:
+                    device = devices.trust(connection, seen, attempt.device, now)
         except (_GoneError, IntegrityError):
             return None
         return Opened(*issued, device, kept.handle if kept else "", kept.target if kept else "")
@@ -310,5 +342,13 @@ class _GoneError(Exception):
     """What the session would rest on is gone; nothing is written."""
 
 
+def _over() -> NotOpened:
+    return NotOpened(_("This form is out of date. Start again."), "CHALLENGE_OVER")
+
+
+def _out() -> NotOpened:
+    return NotOpened(_("This way to open the record does not work at the moment."), UNAVAILABLE, Wait(60))
+
+
 def _limited(wait: Wait, asked: Asked | None = None) -> NotOpened:
-    return NotOpened("Too many attempts were made.", "STEP_UP_THROTTLED", wait, asked)
+    return NotOpened(_("Too many attempts were made."), "STEP_UP_THROTTLED", wait, asked)

@@ -53,6 +53,8 @@ HANDLE_MISSES = (
     RateLimitItemPerMinute(30, 1, namespace="sr-miss"),
     RateLimitItemPerHour(300, 24, namespace="sr-miss"),
 )
+EXPORTS = (RateLimitItemPerHour(10, namespace="sr-export"),)
+"""Large files that are asked for of one record."""
 KEY_MISSES = (RateLimitItemPerMinute(60, 1, namespace="sr-key-miss"),)
 """Requests with a wrong API key or token; one with a right key is never counted, so nobody is shut out by others."""
 

@@ -9,6 +9,8 @@ import pytest
 from pydantic import ValidationError
 from shared_record_email_otp import EmailCode, EmailCodeSettings
 
+from shared_record.delivery.mail import Letter
+from shared_record.languages import LANGUAGES, SOURCE, speak
 from shared_record.plugin import Challenge, Passed, Refused
 from shared_record.testing import StepUpKit, StepUpMethodContract
 
@@ -69,6 +71,23 @@ def test_the_same_code_is_sent_again_with_the_same_end() -> None:
     first, second = customer.mails
     assert (first.to, first.subject, first.body) == (second.to, second.subject, second.body)
     assert "until 12:10 UTC on 22 November 2026" in second.body
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_mail_is_in_the_language_of_the_page_and_can_be_sent(language: str) -> None:
+    customer = kit()
+    try:
+        speak(language)
+        start(customer)
+    finally:
+        speak(SOURCE)
+    mail = customer.mails[0]
+    code = re.search(r"\d{4} \d{4}", mail.body)
+    assert code is not None
+    assert code[0] in mail.subject
+    assert Letter(ANNA, mail.subject, mail.body)
+    assert ("Your code" in mail.body) == (language == SOURCE)
+    assert {"en": "November", "de": "November", "es": "noviembre", "ar": "نوفمبر"}[language] in mail.body
 
 
 def test_again_stays_a_decoy() -> None:

@@ -135,7 +135,9 @@ def reason(verdict: Verdict) -> str:
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
 def test_a_listed_subject_passes(attempt: Attempt, algorithm: str) -> None:
     attempt.idp.use(algorithm)
-    assert attempt.go() == Passed("sub-1 (Acme ID)")
+    verdict = attempt.go()
+    assert isinstance(verdict, Passed)
+    assert (verdict.subject_hint, verdict.single_use) == ("sub-1 (Acme ID)", "")
     assert attempt.idp.asked["/userinfo"] == 0
 
 
@@ -192,7 +194,7 @@ def test_i02_an_answer_of_another_issuer_is_refused_before_the_code_is_sent_anyw
     attempt: Attempt, issuer: str | None
 ) -> None:
     verdict = attempt.go(iss=issuer)
-    assert reason(verdict) == messages.NOT_FINISHED
+    assert reason(verdict) == messages.not_finished()
     assert isinstance(verdict, Refused)
     assert verdict.event == "mixup"
     assert attempt.idp.asked["/token"] == 0
@@ -217,7 +219,7 @@ def test_i02_an_attempt_that_began_with_other_settings_is_not_taken(attempt: Att
 
 def test_i03_a_code_of_another_attempt_fails_for_want_of_its_verifier(attempt: Attempt) -> None:
     stolen = attempt.idp.sign_in(attempt.start())["code"]
-    assert reason(attempt.go(code=stolen)) == messages.NOT_FINISHED
+    assert reason(attempt.go(code=stolen)) == messages.not_finished()
 
 
 @pytest.mark.parametrize("nonce", ["", "another", None, 1, ...])
@@ -305,6 +307,39 @@ def test_i05_a_discovery_document_that_does_not_fit_is_not_used(attempt: Attempt
     with pytest.raises(ServiceDownError):
         attempt.start()
     assert set(attempt.idp.asked) == {"/.well-known/openid-configuration"}
+
+
+@pytest.mark.parametrize("endpoint", ["authorization_endpoint", "token_endpoint", "jwks_uri"])
+def test_i05_a_changed_document_moves_no_endpoint_to_another_origin(attempt: Attempt, endpoint: str) -> None:
+    with mock_idp(lambda: attempt.now) as elsewhere:
+        assert isinstance(attempt.go(), Passed)
+        attempt.idp.document = {endpoint: f"{elsewhere.issuer}/{endpoint}"}
+        assert isinstance(attempt.go(), Passed), "the document is kept for a day"
+        attempt.now += KEPT
+        found = Oidc().start(attempt.context(), {})
+        assert isinstance(found, Refused)
+        assert (found.event, "not set up correctly" in found.public_reason) == ("endpoints_moved", True)
+        assert not elsewhere.asked
+        attempt.settings["connections"][0]["origins"] = [elsewhere.issuer]
+        assert attempt.start()
+
+
+def test_i05_a_document_that_moves_while_somebody_signs_in_gets_no_code(attempt: Attempt) -> None:
+    url = attempt.start()
+    attempt.idp.document = {"token_endpoint": "https://evil.example/token"}
+    attempt.now += KEPT
+    verdict = attempt.verify(attempt.idp.sign_in(url))
+    assert isinstance(verdict, Refused)
+    assert verdict.event == "endpoints_moved"
+    assert attempt.idp.asked["/token"] == 0
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://idp.example/x", "idp.example", "http://idp.example", "https://idp.example?x"]
+)
+def test_i05_an_origin_is_scheme_host_and_port(attempt: Attempt, origin: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(connections=[attempt.idp.connection(origins=[origin])])
 
 
 def test_i05_an_issuer_is_compared_byte_for_byte(attempt: Attempt) -> None:
@@ -437,7 +472,9 @@ def test_i09_an_address_counts_only_if_verified_is_json_true(attempt: Attempt, v
 
 def test_i09_a_verified_address_passes_and_ties_its_subject(attempt: Attempt) -> None:
     attempt.listed.emails = {"ann@acme.example"}
-    assert with_email(attempt, "sub-9", "Ann@Acme.example", True) == Passed("Ann@Acme.example (Acme ID)")
+    verdict = with_email(attempt, "sub-9", "Ann@Acme.example", True)
+    assert isinstance(verdict, Passed)
+    assert verdict.subject_hint == "Ann@Acme.example (Acme ID)"
     assert attempt.listed.pins == {"ann@acme.example": (attempt.idp.issuer, "sub-9")}
     assert isinstance(with_email(attempt, "sub-9", "ann@acme.example", True), Passed)
     assert reason(with_email(attempt, "sub-10", "ann@acme.example", True))  # the address was given to somebody else
@@ -493,7 +530,7 @@ def test_i11_errors_have_sentences_of_our_own(attempt: Attempt, error: str, text
 
 
 def test_i11_errors_of_the_token_endpoint_have_them_too(attempt: Attempt, caplog: pytest.LogCaptureFixture) -> None:
-    assert reason(attempt.go(code="unknown")) == messages.NOT_FINISHED
+    assert reason(attempt.go(code="unknown")) == messages.not_finished()
     verdict = attempt.verify(attempt.idp.sign_in(attempt.start()), tenant_secret=lambda _: b"wrong")
     assert reason(verdict) == "This sign-in is not set up correctly. Tell Acme."
     assert "error=invalid_client" in caplog.text
@@ -502,8 +539,8 @@ def test_i11_errors_of_the_token_endpoint_have_them_too(attempt: Attempt, caplog
 
 
 def test_i11_an_answer_without_code_or_error_is_refused(attempt: Attempt) -> None:
-    assert reason(attempt.go(code=None)) == messages.NOT_FINISHED
-    assert reason(attempt.go(code="")) == messages.NOT_FINISHED
+    assert reason(attempt.go(code=None)) == messages.not_finished()
+    assert reason(attempt.go(code="")) == messages.not_finished()
 
 
 # --- I12: a provider that does not work ------------------------------------------------------------------------------
@@ -605,6 +642,7 @@ def test_i15_what_egress_does_not_allow_is_not_fetched(attempt: Attempt) -> None
 
 def test_i15_endpoints_that_discovery_names_go_the_same_way(attempt: Attempt) -> None:
     attempt.idp.document = {"jwks_uri": "https://169.254.169.254/latest", "token_endpoint": "https://10.0.0.1/token"}
+    attempt.settings["connections"][0]["origins"] = ["https://169.254.169.254", "https://10.0.0.1"]
     with pytest.raises(FetchError):
         attempt.go()
     assert attempt.idp.asked["/token"] == attempt.idp.asked["/jwks"] == 0

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared_record.plugin import Challenge, Field, Passed, Refused, StepUpContext, StepUpMethod, Verdict, hookimpl
+from shared_record.plugin import (
+    Challenge,
+    Field,
+    Passed,
+    Refused,
+    StepUpContext,
+    StepUpMethod,
+    Verdict,
+    hookimpl,
+    mark,
+)
+from shared_record.plugin import gettext as _
 
 FIELD = "code"
 
@@ -13,8 +24,8 @@ class AccessCode(StepUpMethod):
     """The printed code: a viewing code shared by whoever holds the invoice. It proves no identity."""
 
     slug = "access_code"
-    title = "Access code from your invoice"
-    hint = "Six letters and numbers printed next to the link on your invoice."
+    title = mark("Access code from your invoice")
+    hint = mark("Six letters and numbers printed next to the link on your invoice.")
     factor = "ACCESS_HINT"
 
     def begin(self, ctx: StepUpContext) -> Challenge:  # noqa: ARG002  the same for every customer
@@ -23,9 +34,11 @@ class AccessCode(StepUpMethod):
             (
                 Field(
                     name=FIELD,
-                    label="Access code",
-                    hint="Six letters and numbers printed next to the link on your invoice, for example K7M-4QX."
-                    " Capitals and dashes do not matter.",
+                    label=_("Access code"),
+                    hint=_(
+                        "Six letters and numbers printed next to the link on your invoice, for example K7M-4QX."
+                        " Capitals and dashes do not matter."
+                    ),
                     autocapitalize="characters",
                 ),
             )
@@ -37,8 +50,8 @@ class AccessCode(StepUpMethod):
         if ctx.matches_access_code(text):
             return Passed()
         if not text:
-            return Refused("Enter the access code.")
-        return Refused("That code does not match this record. Check your most recent invoice.")
+            return Refused(_("Enter the access code."))
+        return Refused(_("That code does not match this record. Check your most recent invoice."))
 
 
 @hookimpl

@@ -26,8 +26,11 @@ from shared_record.plugin import (
     StepUpContext,
     StepUpMethod,
     Verdict,
+    day_text,
     hookimpl,
+    mark,
 )
+from shared_record.plugin import gettext as _
 
 ADDRESS, CODE = "address", "code"
 DIGITS = 8
@@ -42,7 +45,7 @@ _SEPARATORS = dict.fromkeys(map(ord, " -\u00a0\u2009\u2010\u2011\u2013"))
 class EmailCodeSettings(MethodSettings):
     """``subject`` of the mail. ``$vendor``, ``$host`` and ``$code`` are put in; ``$code`` must be among them."""
 
-    subject: str = "$vendor usage record: code $code"
+    subject: str = mark("$vendor usage record: code $code")
 
     @field_validator("subject")
     @classmethod
@@ -61,8 +64,8 @@ class EmailCode(StepUpMethod):
     """A code by e-mail. Whether the address is listed shows nowhere: not on the page, in its time, or its status."""
 
     slug = "email_otp"
-    title = "Code by email"
-    hint = "A code is sent to your address, if the vendor listed it."
+    title = mark("Code by email")
+    hint = mark("A code is sent to your address, if the vendor listed it.")
     factor = "EMAIL_OTP"
     settings_model = EmailCodeSettings
     guessing = Guessing.ONE_TIME
@@ -74,21 +77,21 @@ class EmailCode(StepUpMethod):
             (
                 Field(
                     name=ADDRESS,
-                    label="Your email address",
-                    hint="If this address is on the list for this record, a code is sent to it.",
+                    label=_("Your email address"),
+                    hint=_("If this address is on the list for this record, a code is sent to it."),
                     autocomplete="email",
                     inputmode="email",
                     max_length=LONGEST_ADDRESS,
                 ),
             ),
-            button="Send code",
+            button=_("Send code"),
         )
 
     def start(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Challenge | Refused:
         """Send a code to the listed address, or a decoy nowhere, and ask for the code."""
         typed = answer.get(ADDRESS, "").strip()
         if not typed:
-            return Refused("Enter your email address.")
+            return Refused(_("Enter your email address."))
         code = f"{secrets.randbelow(10**DIGITS):0{DIGITS}d}"
         to, until = ctx.entitlements.email(typed), ctx.now + VALID_FOR
         _send(ctx, to, code, until)
@@ -96,17 +99,20 @@ class EmailCode(StepUpMethod):
             (
                 Field(
                     name=CODE,
-                    label="Code from the email",
-                    hint="Eight digits. Blanks and dashes do not matter.",
+                    label=_("Code from the email"),
+                    hint=_("Eight digits. Blanks and dashes do not matter."),
                     autocomplete="one-time-code",
                     inputmode="numeric",
                     max_length=32,
                 ),
             ),
-            text="If this address is on the list for this record, a code is on its way. Enter it here, in this browser,"
-            f" by {until:%H:%M} UTC: it works for 10 minutes. Nothing came? Look in the spam folder. The same code can"
-            " be sent again after a minute.",
-            again="Send again",
+            text=_(
+                "If this address is on the list for this record, a code is on its way. Enter it here, in this browser,"
+                " by %(time)s UTC: it works for 10 minutes. Nothing came? Look in the spam folder. The same code can"
+                " be sent again after a minute."
+            )
+            % {"time": f"{until:%H:%M}"},
+            again=_("Send again"),
             state=_State(to or "", code, until).packed(),
             valid_for=VALID_FOR,
         )
@@ -123,7 +129,7 @@ class EmailCode(StepUpMethod):
         is_right = hmac.compare_digest(typed.encode(errors="replace"), state.code.encode())
         if is_right and state.to:
             return Passed()
-        return Refused("That code does not match. Check the newest email." if typed else "Enter the code.")
+        return Refused(_("That code does not match. Check the newest email.") if typed else _("Enter the code."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +154,23 @@ def _send(ctx: StepUpContext, to: str | None, code: str, until: datetime) -> Non
     assert isinstance(ctx.settings, EmailCodeSettings)
     vendor, grouped = ctx.tenant_name, f"{code[:4]} {code[4:]}"
     names = {"vendor": vendor[:LONGEST_NAME], "host": ctx.host[:LONGEST_NAME]}
-    subject = Template(ctx.settings.subject).substitute(names, code=grouped)
+    subject = Template(_(ctx.settings.subject)).substitute(names, code=grouped)
+    facts = {"vendor": vendor, "code": grouped, "host": ctx.host}
+    facts |= {"time": f"{until:%H:%M}", "day": day_text(until.date())}
     body = (
-        f"{vendor} usage record\n\n"
-        f"Your code: {grouped}\n\n"
-        f"Enter it on {ctx.host}, in the browser in which you asked for it.\n"
-        f"It works once, until {until:%H:%M} UTC on {until.day} {until:%B %Y}.\n\n"
-        "If you did not ask for this, no action is needed. Nobody can open the record without the code: give it to"
-        " nobody.\n"
+        _("%(vendor)s usage record") % facts
+        + "\n\n"
+        + _("Your code: %(code)s") % facts
+        + "\n\n"
+        + _("Enter it on %(host)s, in the browser in which you asked for it.") % facts
+        + "\n"
+        + _("It works once, until %(time)s UTC on %(day)s.") % facts
+        + "\n\n"
+        + _(
+            "If you did not ask for this, no action is needed. Nobody can open the record without the code: give it to"
+            " nobody."
+        )
+        + "\n"
     )
     ctx.send_mail(to, subject, body)
 

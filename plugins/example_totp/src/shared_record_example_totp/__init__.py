@@ -24,7 +24,9 @@ from shared_record.plugin import (
     StepUpMethod,
     Verdict,
     hookimpl,
+    mark,
 )
+from shared_record.plugin import gettext as _
 
 STEP_SECONDS = 30
 SHORTEST_SEED = 16
@@ -42,8 +44,8 @@ class TotpDevice(StepUpMethod):
     """Passes whoever has the device that holds the customer's seed."""
 
     slug = "totp_device"
-    title = "Code from your authenticator app"
-    hint = "The app that your vendor set up with you."
+    title = mark("Code from your authenticator app")
+    hint = mark("The app that your vendor set up with you.")
     factor = "TOTP"
     settings_model = Settings
 
@@ -53,14 +55,14 @@ class TotpDevice(StepUpMethod):
 
     def begin(self, ctx: StepUpContext) -> Challenge:  # noqa: ARG002  the same for every customer
         """Ask for the code."""
-        return Challenge((Field("code", "Code", autocomplete="one-time-code", inputmode="numeric"),))
+        return Challenge((Field("code", _("Code"), autocomplete="one-time-code", inputmode="numeric"),))
 
     def verify(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Verdict:
         """Pass a code of this step, the one before or the one after; the core lets each step pass once."""
         settings, seed = ctx.settings, seed_of(ctx.customer_secret)
         typed = re.sub(r"[ -]", "", answer.get("code", ""))
         if not isinstance(settings, Settings) or seed is None or not re.fullmatch(r"[0-9]{6,8}", typed, re.ASCII):
-            return Refused("Enter the code that your app shows.")
+            return Refused(_("Enter the code that your app shows."))
         now = int(ctx.now.timestamp()) // STEP_SECONDS
         matching = [
             step
@@ -68,7 +70,7 @@ class TotpDevice(StepUpMethod):
             if hmac.compare_digest(code_at(seed, step, settings.digits, settings.algorithm), typed)
         ]
         if not matching:
-            return Refused("That code is not the one that your app shows now. Wait for the next one.")
+            return Refused(_("That code is not the one that your app shows now. Wait for the next one."))
         return Passed(single_use=f"step {matching[0]}")
 
 

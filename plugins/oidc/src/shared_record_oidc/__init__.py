@@ -6,15 +6,16 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import ClassVar
-from urllib.parse import urlsplit
+from typing import ClassVar, TypeVar
+from urllib.parse import urlencode, urlsplit
 
 from shared_record.plugin import (
     Challenge,
     Choice,
+    Ended,
     Guessing,
     NotMine,
     Passed,
@@ -23,14 +24,18 @@ from shared_record.plugin import (
     StepUpMethod,
     Verdict,
     hookimpl,
+    mark,
 )
-from shared_record_oidc import id_token, messages
+from shared_record.plugin import gettext as _
+from shared_record_oidc import id_token, logout_token, messages
 from shared_record_oidc.exchange import Rejected, Requests, authorization_url, redeem
 from shared_record_oidc.id_token import Expected, Identity, TokenError, UnknownKeyError
-from shared_record_oidc.provider import Cache, Provider, ProviderError
+from shared_record_oidc.provider import Cache, Jwk, MovedError, Provider, ProviderError
 from shared_record_oidc.settings import Connection, Settings, domain_of, is_local
 
 VALID_FOR = timedelta(minutes=10)
+
+Read = TypeVar("Read")
 
 _CODE = re.compile(r"[\x20-\x7e]{1,4096}")
 """RFC 6749, appendix A.11."""
@@ -43,7 +48,7 @@ class Oidc(StepUpMethod):
     """Sign-in elsewhere. It passes a person whom the vendor listed for this record, and nobody else."""
 
     slug = "oidc"
-    title = "Sign in"
+    title = mark("Sign in")
     settings_model = Settings
     guessing = Guessing.NONE
     deadline: ClassVar[float] = 5.0
@@ -51,7 +56,11 @@ class Oidc(StepUpMethod):
     def choices(self, ctx: StepUpContext) -> tuple[Choice, ...]:
         """Return one choice for each connection, in the tenant's order."""
         return tuple(
-            Choice(one.id, f"Sign in with {one.title}", f"You continue at {urlsplit(one.issuer).hostname}.")
+            Choice(
+                one.id,
+                _("Sign in with %(provider)s") % {"provider": one.title},
+                _("You continue at %(host)s.") % {"host": urlsplit(one.issuer).hostname},
+            )
             for one in _settings(ctx).connections
         )
 
@@ -60,16 +69,19 @@ class Oidc(StepUpMethod):
         connection = _settings(ctx).find(ctx.choice)
         if connection is None:
             return Challenge()
-        text = f"You continue at {urlsplit(connection.issuer).hostname} and come back here."
-        return Challenge(text=text, button=f"Continue to {connection.title}")
+        text = _("You continue at %(host)s and come back here.") % {"host": urlsplit(connection.issuer).hostname}
+        return Challenge(text=text, button=_("Continue to %(provider)s") % {"provider": connection.title})
 
     def start(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Challenge | Refused:  # noqa: ARG002  no fields
         """Send the browser to the provider, with a nonce and a PKCE verifier made for this attempt."""
         connection = _settings(ctx).find(ctx.choice)
         if connection is None:
-            return Refused(messages.NOT_FINISHED)
-        with _logged(connection):
-            provider = _provider(ctx, connection, Requests(ctx.fetch))
+            return Refused(messages.not_finished())
+        try:
+            with _logged(connection):
+                provider = _provider(ctx, connection, Requests(ctx.fetch))
+        except MovedError:
+            return Refused(messages.set_up_wrongly(ctx.tenant_name), event="endpoints_moved")
         nonce, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
         url = authorization_url(
             connection, provider, ctx.callback_url, state=ctx.ticket, nonce=nonce, verifier=verifier
@@ -83,8 +95,11 @@ class Oidc(StepUpMethod):
         kept = _kept(ctx.state)
         if connection is None or (kept.get("issuer"), kept.get("client")) != (connection.issuer, connection.client_id):
             return NotMine()
-        with _logged(connection):
-            return self._judge_answer(ctx, connection, kept, answer)
+        try:
+            with _logged(connection):
+                return self._judge_answer(ctx, connection, kept, answer)
+        except MovedError:
+            return Refused(messages.set_up_wrongly(ctx.tenant_name), event="endpoints_moved")
 
     def _judge_answer(
         self, ctx: StepUpContext, connection: Connection, kept: Mapping[str, str], answer: Mapping[str, str]
@@ -94,12 +109,12 @@ class Oidc(StepUpMethod):
         issuer = answer.get("iss")
         if issuer != connection.issuer and (issuer is not None or provider.sends_iss):  # RFC 9207, section 2.4
             _log.warning("oidc.mixup connection=%s", connection.id)
-            return Refused(messages.NOT_FINISHED, event="mixup")
+            return Refused(messages.not_finished(), event="mixup")
         if "error" in answer:
             return Refused(messages.of_error(answer["error"], connection.title, ctx.tenant_name))
         code = answer.get("code", "")
         if not _CODE.fullmatch(code):
-            return Refused(messages.NOT_FINISHED)
+            return Refused(messages.not_finished())
         try:
             token = redeem(
                 connection,
@@ -118,6 +133,37 @@ class Oidc(StepUpMethod):
             _log.warning("oidc.token connection=%s: %s", connection.id, error)
             return Refused(messages.not_usable(connection.title, ctx.tenant_name), event="token_refused")
         return _judge(ctx, connection, identity)
+
+    def sign_out_url(self, ctx: StepUpContext) -> str:
+        """Return the provider's page for signing out (OpenID Connect RP-Initiated Logout 1.0), if it has one.
+
+        It is told the client and nothing else: the way back would be the link itself, and no ID token is kept.
+        """
+        connection = _settings(ctx).find(ctx.choice)
+        if connection is None:
+            return ""
+        with _logged(connection):
+            end = _provider(ctx, connection, Requests(ctx.fetch)).end_session_endpoint
+        return f"{end}{'&' if '?' in end else '?'}{urlencode({'client_id': connection.client_id})}" if end else ""
+
+    def ended_elsewhere(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Ended | Refused:
+        """Judge a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.6)."""
+        connection = _settings(ctx).find(ctx.choice)
+        token = answer.get("logout_token", "")
+        if connection is None or not token:
+            return Refused(messages.not_finished())
+        expected = Expected(connection.issuer, connection.client_id, "", ctx.now)
+        try:
+            with _logged(connection):
+                requests = Requests(ctx.fetch)
+                provider = _provider(ctx, connection, requests)
+                said = _with_keys(ctx, provider, requests, lambda keys: logout_token.read(token, keys, expected))
+        except (TokenError, MovedError) as error:
+            _log.warning("oidc.logout_token connection=%s: %s", connection.id, error)
+            return Refused(messages.not_finished())
+        account = _account(connection, said.subject) if said.subject else ""
+        elsewhere = _elsewhere(connection, said.session) if said.session else ""
+        return Ended(said.at, f"{connection.id} {said.token_id}", account, elsewhere)
 
 
 @hookimpl
@@ -140,10 +186,12 @@ def _judge(ctx: StepUpContext, connection: Connection, identity: Identity) -> Ve
     """Pass a listed subject, or a verified address that is listed and then tied to its subject."""
     listed, email = ctx.entitlements, identity.email
     hint = f"{email or identity.subject} ({connection.title})"[:200]
+    account = _account(connection, identity.subject)
+    elsewhere = _elsewhere(connection, identity.session) if identity.session else ""
     if listed.subject(identity.issuer, identity.subject):
-        return Passed(hint)
+        return Passed(hint, account=account, elsewhere=elsewhere)
     if email and _believes(connection, email) and listed.pin(identity.issuer, identity.subject, email):
-        return Passed(hint)
+        return Passed(hint, account=account, elsewhere=elsewhere)
     return Refused(messages.not_listed(identity.shown_email), event="not_entitled")
 
 
@@ -156,21 +204,39 @@ def _believes(connection: Connection, email: str) -> bool:
 
 def _provider(ctx: StepUpContext, connection: Connection, requests: Requests) -> Provider:
     return _cache.provider(
-        ctx.host, connection.issuer, ctx.now, requests.get, development=_is_development(ctx.callback_url)
+        ctx.host,
+        connection.issuer,
+        connection.allowed_origins,
+        ctx.now,
+        requests.get,
+        development=_is_development(ctx.callback_url),
     )
 
 
 def _identity(
     ctx: StepUpContext, connection: Connection, provider: Provider, requests: Requests, token: object, nonce: str
 ) -> Identity:
-    """Read the token; where no known key fits, once more with keys that were asked for again."""
     expected = Expected(connection.issuer, connection.client_id, nonce, ctx.now)
+    return _with_keys(ctx, provider, requests, lambda keys: id_token.read(token, keys, expected))
+
+
+def _with_keys(
+    ctx: StepUpContext, provider: Provider, requests: Requests, read: Callable[[tuple[Jwk, ...]], Read]
+) -> Read:
+    """Read a token; where no known key fits, once more with keys that were asked for again."""
     keys = _cache.keys(ctx.host, provider, ctx.now, requests.get, unknown=False)
     try:
-        return id_token.read(token, keys, expected)
+        return read(keys)
     except UnknownKeyError:
-        keys = _cache.keys(ctx.host, provider, ctx.now, requests.get, unknown=True)
-        return id_token.read(token, keys, expected)
+        return read(_cache.keys(ctx.host, provider, ctx.now, requests.get, unknown=True))
+
+
+def _account(connection: Connection, subject: str) -> str:
+    return json.dumps([connection.id, connection.issuer, subject])
+
+
+def _elsewhere(connection: Connection, session: str) -> str:
+    return json.dumps([connection.id, connection.issuer, session])
 
 
 def _secret(ctx: StepUpContext, connection: Connection) -> str:

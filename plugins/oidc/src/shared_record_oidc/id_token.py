@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -64,22 +64,31 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who signed in. ``email`` is empty unless the provider says that it verified the address."""
+    """Who signed in. ``email`` is empty unless the provider says that it verified the address.
+
+    ``session`` is the provider's own, which a logout token may name; empty where it names none.
+    """
 
     issuer: str
     subject: str
     email: str
     shown_email: str
+    session: str = ""
 
 
 def read(token: object, keys: Iterable[Jwk], expected: Expected) -> Identity:
     """Check the signature and every claim that matters; ``TokenError`` says what is wrong."""
+    return _checked(signed_claims(token, keys)[1], expected)
+
+
+def signed_claims(token: object, keys: Iterable[Jwk]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and claims of a token that one of ``keys`` signed; nothing of the claims is checked yet."""
     if not isinstance(token, str) or not token.isascii():
         raise TokenError("there is no ID token")
     if len(token) > MAX_TOKEN:
         raise TokenError("the ID token is too long")
-    algorithm, kid = _header(token)
-    key = _key(keys, algorithm, kid)
+    header = _header(token)
+    key = _key(keys, header["alg"], header.get("kid"))
     try:
         payload = jws.deserialize_compact(token.encode(), key, registry=_REGISTRY).payload
         claims = json.loads(payload or b"")
@@ -87,10 +96,10 @@ def read(token: object, keys: Iterable[Jwk], expected: Expected) -> Identity:
         raise TokenError(f"the signature does not fit: {type(error).__name__}") from error
     if not isinstance(claims, dict):
         raise TokenError("the ID token holds no claims")
-    return _checked(claims, expected)
+    return header, claims
 
 
-def _header(token: str) -> tuple[str, str | None]:
+def _header(token: str) -> dict[str, Any]:
     parts = token.split(".")
     if len(parts) != 3:
         raise TokenError("the ID token is not a signed token")
@@ -98,12 +107,11 @@ def _header(token: str) -> tuple[str, str | None]:
         header = json.loads(_decoded(parts[0]))
     except (ValueError, RecursionError) as error:
         raise TokenError("the ID token's header is not readable") from error
-    algorithm, kid = (header.get("alg"), header.get("kid")) if isinstance(header, dict) else (None, None)
-    if not isinstance(algorithm, str) or algorithm not in _KINDS:
+    if not isinstance(header, dict) or not isinstance(header.get("alg"), str) or header["alg"] not in _KINDS:
         raise TokenError("the ID token's algorithm is not allowed")
-    if not isinstance(kid, str | None):
+    if not isinstance(header.get("kid"), str | None):
         raise TokenError("the ID token's key id is not text")
-    return algorithm, kid
+    return header
 
 
 def _decoded(text: str) -> bytes:
@@ -133,25 +141,38 @@ def _key(keys: Iterable[Jwk], algorithm: str, kid: str | None) -> RSAKey | ECKey
 
 def _checked(claims: dict[str, Any], expected: Expected) -> Identity:
     subject, nonce = claims.get("sub"), claims.get("nonce")
+    audiences = check_parties(claims, expected)
+    if claims.get("azp", expected.client_id) != expected.client_id or (len(audiences) > 1 and "azp" not in claims):
+        raise TokenError("the ID token was asked for by another client")
+    if not isinstance(nonce, str) or not hmac.compare_digest(nonce.encode(), expected.nonce.encode()):
+        raise TokenError("the ID token does not belong to this sign-in")
+    check_times(claims, expected.now.timestamp())
+    if not is_name(subject):
+        raise TokenError("the ID token names no subject")
+    address = claims.get("email")
+    shown = address if isinstance(address, str) and _is_address(address) else ""
+    email = shown if claims.get("email_verified") is True else ""
+    return Identity(expected.issuer, subject, email, shown, claims["sid"] if is_name(claims.get("sid")) else "")
+
+
+def check_parties(claims: dict[str, Any], expected: Expected) -> list[Any]:
+    """Check who issued a token for whom, and return its audiences."""
     if claims.get("iss") != expected.issuer:
         raise TokenError("the ID token is of another issuer")
     audience = claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
     if expected.client_id not in audiences:
         raise TokenError("the ID token is for another client")
-    if claims.get("azp", expected.client_id) != expected.client_id or (len(audiences) > 1 and "azp" not in claims):
-        raise TokenError("the ID token was asked for by another client")
-    if not isinstance(nonce, str) or not hmac.compare_digest(nonce.encode(), expected.nonce.encode()):
-        raise TokenError("the ID token does not belong to this sign-in")
-    _check_times(claims, expected.now.timestamp())
-    if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not subject.isprintable():
-        raise TokenError("the ID token names no subject")
-    address = claims.get("email")
-    shown = address if isinstance(address, str) and _is_address(address) else ""
-    return Identity(expected.issuer, subject, shown if claims.get("email_verified") is True else "", shown)
+    return audiences
 
 
-def _check_times(claims: dict[str, Any], now: float) -> None:
+def is_name(text: object) -> TypeGuard[str]:
+    """Tell whether a claim can name a person, a session or a token."""
+    return isinstance(text, str) and 0 < len(text) <= 255 and text.isprintable()
+
+
+def check_times(claims: dict[str, Any], now: float) -> None:
+    """Check that a token was issued just now and has not expired."""
     expires, issued, begins = claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)
     if not all(isinstance(at, int | float) and not isinstance(at, bool) for at in (expires, issued, begins)):
         raise TokenError("the ID token does not say when it is valid")

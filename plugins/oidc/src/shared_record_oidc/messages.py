@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-NOT_FINISHED = "The sign-in did not finish. Start again."
+from shared_record.plugin import gettext as _
+
 _ACTION = {"login_required", "interaction_required", "account_selection_required", "consent_required"}
 _LATER = {"server_error", "temporarily_unavailable"}
 _KNOWN = {
@@ -14,30 +15,38 @@ _KNOWN = {
 }
 
 
+def not_finished() -> str:
+    """Return the sentence for a sign-in that came back without what it needs."""
+    return _("The sign-in did not finish. Start again.")
+
+
 def of_error(error: str, title: str, vendor: str) -> str:
     """Return the sentence for an error that came back with the browser (RFC 6749, 4.1.2.1; OpenID Connect 3.1.2.6)."""
     if error == "access_denied":
-        return f"The sign-in with {title} was cancelled, or not allowed there."
+        return _("The sign-in with %(provider)s was cancelled, or not allowed there.") % {"provider": title}
     if error in _ACTION:
-        return f"{title} needs you to do something there first. Start again."
+        return _("%(provider)s needs you to do something there first. Start again.") % {"provider": title}
     if error in _LATER:
-        return f"{title} cannot sign anybody in at the moment. Try again later."
-    return _set_up_wrongly(vendor)
+        return _("%(provider)s cannot sign anybody in at the moment. Try again later.") % {"provider": title}
+    return set_up_wrongly(vendor)
 
 
 def of_rejection(error: str, vendor: str) -> str:
     """Return the sentence for an error of the token endpoint (RFC 6749, section 5.2)."""
-    return NOT_FINISHED if error == "invalid_grant" else _set_up_wrongly(vendor)
+    return not_finished() if error == "invalid_grant" else set_up_wrongly(vendor)
 
 
 def not_usable(title: str, vendor: str) -> str:
     """Return the sentence for a sign-in that proves nothing."""
-    return f"The answer of {title} could not be verified. If this happens again, tell {vendor}."
+    text = _("The answer of %(provider)s could not be verified. If this happens again, tell %(vendor)s.")
+    return text % {"provider": title, "vendor": vendor}
 
 
 def not_listed(email: str) -> str:
     """Return the sentence for somebody who is not entitled."""
-    return f"{email or 'This account'} is signed in but is not on the list for this record."
+    if not email:
+        return _("This account is signed in but is not on the list for this record.")
+    return _("%(email)s is signed in but is not on the list for this record.") % {"email": email}
 
 
 def known(error: str) -> str:
@@ -45,5 +54,6 @@ def known(error: str) -> str:
     return error if error in _KNOWN else "other"
 
 
-def _set_up_wrongly(vendor: str) -> str:
-    return f"This sign-in is not set up correctly. Tell {vendor}."
+def set_up_wrongly(vendor: str) -> str:
+    """Return the sentence for what only the vendor can put right."""
+    return _("This sign-in is not set up correctly. Tell %(vendor)s.") % {"vendor": vendor}

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shared_record.plugin import ServiceDownError
-from shared_record_oidc.settings import is_usable_url
+from shared_record_oidc.settings import is_usable_url, origin_of
 
 KEPT = timedelta(hours=24)
 """How long a document or a key set is used without being asked for again."""
@@ -30,27 +30,43 @@ class ProviderError(ServiceDownError, OSError):
     """A provider cannot be used now: it does not answer, or answers what it may not."""
 
 
+class MovedError(ProviderError):
+    """The discovery document names an endpoint at an origin that the settings do not allow."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """The endpoints of one issuer. ``sends_iss``: its answers carry ``iss`` (RFC 9207, section 3)."""
+    """The endpoints of one issuer. ``sends_iss``: its answers carry ``iss`` (RFC 9207, section 3).
+
+    ``end_session_endpoint`` is empty where it announces none (OpenID Connect RP-Initiated Logout 1.0, section 2.1).
+    """
 
     issuer: str
     authorization_endpoint: str
     token_endpoint: str
     jwks_uri: str
     sends_iss: bool
+    end_session_endpoint: str = ""
 
 
-def parse_provider(data: bytes, issuer: str, *, development: bool) -> Provider:
-    """Read a discovery document; ``ProviderError`` if it is not about ``issuer``, byte for byte, or cannot be used."""
+def parse_provider(data: bytes, issuer: str, allowed: frozenset[str], *, development: bool) -> Provider:
+    """Read a discovery document; ``ProviderError`` if it is not about ``issuer``, byte for byte, or cannot be used.
+
+    ``MovedError`` if an endpoint is at none of the ``allowed`` origins: codes and secrets are sent there.
+    """
     document = _object(data)
     if document.get("issuer") != issuer:
         raise ProviderError("the discovery document names another issuer than the settings")
     urls = [document.get(name) for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")]
     if not all(isinstance(url, str) and is_usable_url(url, development=development) for url in urls):
         raise ProviderError("the discovery document lacks an endpoint, or one of them is not an https URL")
+    for name, url in zip(("authorization_endpoint", "token_endpoint", "jwks_uri"), urls, strict=True):
+        if origin_of(str(url)) not in allowed:
+            raise MovedError(f"{name} is at {origin_of(str(url))}, which the settings do not allow")
     sends_iss = document.get("authorization_response_iss_parameter_supported") is True
-    return Provider(issuer, *(str(url) for url in urls), sends_iss)
+    end = document.get("end_session_endpoint")
+    can_end = isinstance(end, str) and is_usable_url(end, development=development) and origin_of(end) in allowed
+    return Provider(issuer, *(str(url) for url in urls), sends_iss, str(end) if can_end else "")
 
 
 def parse_keys(data: bytes) -> tuple[Jwk, ...]:
@@ -78,14 +94,16 @@ class Cache:
         self._lock = threading.Lock()
         self._entries: dict[Hashable, _Entry] = {}
 
-    def provider(self, host: str, issuer: str, now: datetime, load: Load, *, development: bool) -> Provider:
+    def provider(
+        self, host: str, issuer: str, allowed: frozenset[str], now: datetime, load: Load, *, development: bool
+    ) -> Provider:
         """Return the provider of ``issuer``; ``OSError`` if it cannot be used now."""
         url = issuer.rstrip("/") + "/.well-known/openid-configuration"
 
         def ask() -> Provider:
-            return parse_provider(_loaded(load, url), issuer, development=development)
+            return parse_provider(_loaded(load, url), issuer, allowed, development=development)
 
-        found: Provider = self._get((host, "provider", issuer), now, ask, KEPT)
+        found: Provider = self._get((host, "provider", issuer, allowed), now, ask, KEPT)
         return found
 
     def keys(self, host: str, provider: Provider, now: datetime, load: Load, *, unknown: bool) -> tuple[Jwk, ...]:

@@ -35,6 +35,13 @@ def is_local(host: str) -> bool:
     return host in _LOCAL or host.endswith(".localhost")
 
 
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL, as origins are compared."""
+    parts = urlsplit(url)
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
 def domain_of(text: str) -> str:
     """Return a domain in the one form in which domains are compared; ``ValueError`` if it is none."""
     try:
@@ -47,6 +54,15 @@ def _issuer(text: str) -> str:
     if not is_usable_url(text, development=True) or "?" in text:
         raise ValueError("write the provider's issuer exactly as it names itself: an https URL without query")
     return text
+
+
+def _origin(text: str) -> str:
+    if not is_usable_url(text, development=True) or urlsplit(text)._replace(scheme="", netloc="").geturl() not in (
+        "",
+        "/",
+    ):
+        raise ValueError("write an origin: https:// and a host, without a path")
+    return origin_of(text)
 
 
 def _scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
@@ -63,8 +79,9 @@ class Connection(BaseModel):
     """One identity provider.
 
     ``client_secret`` is the name of a secret set by ``shared-record access secret --method oidc``, never the secret.
-    ``email_domains``: the domains of which this provider is believed what it says about addresses; with none, only
-    listed subjects pass.
+    ``origins``: where the provider's endpoints may be besides the issuer's own origin; a discovery document that names
+    one elsewhere is not followed. ``email_domains``: the domains of which this provider is believed what it says about
+    addresses; with none, only listed subjects pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,7 +93,13 @@ class Connection(BaseModel):
     client_secret: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] | None = None
     client_auth: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
     scopes: Annotated[tuple[str, ...], Field(max_length=20), AfterValidator(_scopes)] = ("openid", "email")
+    origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], Field(max_length=10)] = ()
     email_domains: Annotated[tuple[Annotated[str, AfterValidator(_domain)], ...], Field(max_length=200)] = ()
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """The origins at which the provider's endpoints may be."""
+        return frozenset({origin_of(self.issuer), *self.origins})
 
     def believes(self, domain: str) -> bool:
         """Tell whether the provider is believed what it says about addresses of ``domain``."""
