@@ -35,10 +35,15 @@ BENCHMARKS = {
     "pymerkle-prove": "bench_proof:pymerkle_prove",
     "landing-history": "bench_landing_history:landing_history",
     "derive-history": "bench_derive:derive_history",
+    "pdf-receipt": "bench_pdf:pdf_receipt",
     "host-lookup": "bench_hosts:host_lookup",
+    "session-check": "bench_access:session_check",
+    "wrong-codes": "bench_access:wrong_codes",
     "verify-py": "bench_verify:verify_py",
     "verify-page": "bench_verify:verify_page",
     "webhook-delivery": "bench_webhooks:webhook_delivery",
+    "export-csv": "bench_export:export_csv",
+    "export-csv-datasette": "bench_export:export_csv_datasette",
 }
 """Name -> where its function is; modules are imported when they are run."""
 HEADINGS = ("benchmark", "ours", "reference", "unit", "ratio", "limit", "")

@@ -38,6 +38,15 @@ _GROW = (
     .where(period_tree.c.tenant_id == bindparam("t"), period_tree.c.tree_id == bindparam("tree"))
     .values(size=bindparam("n"), total=bindparam("sum"), last_leaf=bindparam("digest"))
 )
+_SERIES = {
+    "postgresql": "generate_series({}, {}) AS series (n)",
+    "sqlite": "(WITH RECURSIVE up (n) AS (SELECT {} UNION ALL SELECT n + 1 FROM up WHERE n < {}) SELECT n FROM up)",
+}
+_MADE = {
+    "postgresql": ("'rec_' || lpad(n::text, 26, '0')", "n", "sha256(n::text::bytea)"),
+    "sqlite": ("printf('rec_%026d', n)", "CAST(n AS TEXT)", "randomblob(32)"),
+}
+"""What SQL makes of each number: a record id, a total and a hash."""
 _COUNT = day_counter.update().where(day_counter.c.tenant_id == bindparam("t"))
 
 
@@ -103,6 +112,36 @@ def fill(shop: Shop, count: int) -> str:
         grown = {"t": shop.scope.plane, "tree": tree.tree_id, "n": count, "sum": total.text, "digest": digest}
         connection.execute(_GROW, grown)
         connection.execute(_COUNT.where(day_counter.c.day == day).values(size=count, total=total.text), grown)
+    found: str = tree.tree_id
+    return found
+
+
+def multiply(shop: Shop, count: int) -> str:
+    """Bring one customer to ``count`` deltas of 1, made by SQL out of its first; return its tree's id.
+
+    Ten times as fast as ``fill``, for what reads rows and hashes none: entries and leaf hashes do not verify.
+    """
+    shop.record(CUSTOMER, "1", reason="usage", reference_id="ref-1")
+    with shop.db.read(shop.scope) as connection:
+        tree = connection.execute(_TREE, {"t": shop.scope.plane}).one()
+    engine = shop.db.engine.dialect.name
+    record_id, total, digest = _MADE[engine]
+    for start in range(2, count + 1, 100 * CHUNK):
+        numbers = _SERIES[engine].format(start, min(start + 100 * CHUNK - 1, count))
+        with shop.db.write(shop.scope) as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO leaf (tenant_id, tree_id, seq, record_id, customer_id, rx, qty, total, entry, hash,"
+                f" payload_key) SELECT tenant_id, tree_id, n, {record_id}, customer_id, rx, qty, {total}, entry,"
+                f" {digest}, payload_key FROM {numbers}, leaf WHERE tree_id = '{tree.tree_id}' AND seq = 1"
+            )
+            connection.exec_driver_sql(
+                "INSERT INTO delta_detail (tenant_id, tree_id, seq, reason, reference, salt)"
+                f" SELECT tenant_id, tree_id, n, reason, 'ref-' || n, salt FROM {numbers}, delta_detail"
+                f" WHERE tree_id = '{tree.tree_id}' AND seq = 1"
+            )
+    with shop.db.write(shop.scope) as connection:
+        grown = {"t": shop.scope.plane, "tree": tree.tree_id, "n": count, "sum": str(count), "digest": b"\0" * 32}
+        connection.execute(_GROW, grown)
     found: str = tree.tree_id
     return found
 

@@ -37,6 +37,8 @@ _FAIL = (
         holder=None, lease_until=None, due_at=bindparam("due"), failures=job.c.failures + 1, last_error=bindparam("e")
     )
 )
+_EXTEND = job.update().where(_MINE, job.c.fence == bindparam("f")).values(lease_until=bindparam("until"))
+_CALL = job.update().where(_MINE).values(due_at=bindparam("due"))
 _INSERT = job.insert()
 
 
@@ -60,6 +62,17 @@ def due_at(connection: Connection, scope: Scope, kind: str) -> datetime:
     return found
 
 
+def find_due(connection: Connection, scope: Scope, kind: str) -> datetime | None:
+    """Return when this kind of work is due; ``None`` where there has never been any."""
+    found: datetime | None = connection.execute(_DUE, {"t": scope.plane, "k": kind}).scalar_one_or_none()
+    return found
+
+
+def call(connection: Connection, scope: Scope, kind: str, due_at: datetime) -> bool:
+    """Say that this kind of work is due at ``due_at``; return whether there is such a job. It locks the job's row."""
+    return connection.execute(_CALL, {"t": scope.plane, "k": kind, "due": due_at}).rowcount > 0
+
+
 def acquire(db: Database, clock: Clock, scope: Scope, kind: str, holder: str, length: timedelta) -> Lease | None:
     """Take the lease, or return ``None`` while another holds it."""
     now = clock.now()
@@ -77,10 +90,21 @@ def check_fence(connection: Connection, lease: Lease) -> None:
         raise ConflictError(f"lease {lease.fence} on {lease.kind} was overtaken by {newest}.", code="LEASE_LOST")
 
 
+def extend(connection: Connection, lease: Lease, until: datetime) -> None:
+    """Keep a lease that is still the newest until ``until``; else ``ConflictError``."""
+    check_fence(connection, lease)
+    connection.execute(_EXTEND, {"t": lease.scope.plane, "k": lease.kind, "f": lease.fence, "until": until})
+
+
 def release(db: Database, lease: Lease, due_at: datetime) -> None:
     """Give the lease back; the work is due again at ``due_at``."""
     with db.write(lease.scope) as connection:
-        connection.execute(_GIVE_BACK, {"t": lease.scope.plane, "k": lease.kind, "f": lease.fence, "due": due_at})
+        give_back(connection, lease, due_at)
+
+
+def give_back(connection: Connection, lease: Lease, due_at: datetime) -> None:
+    """Give the lease back within a transaction; the work is due again at ``due_at``."""
+    connection.execute(_GIVE_BACK, {"t": lease.scope.plane, "k": lease.kind, "f": lease.fence, "due": due_at})
 
 
 def fail(db: Database, lease: Lease, due_at: datetime, error: str) -> None:

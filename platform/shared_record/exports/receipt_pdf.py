@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
-import segno
-
-from shared_record.exports.typeset import typeset
-
-_TEMPLATE = Path(__file__).with_name("receipt.typ")
-_CHECK = (
-    "The proof root is computed from every record of this receipt, and the checkpoints of the log are signed. Whoever "
-    "checks the proof file sees, without trusting the vendor's server, that these records are in the log as they were "
-    "when the checkpoint was signed: none added, changed or left out.",
-    "A check does not prove that what was recorded is true, or that everything was recorded. The fingerprint helps "
-    "against mixing up two documents; the proof is the proof file.",
-    "The page of this receipt offers the proof file, and says whether a later receipt exists. This receipt as data is "
-    "attached as record.json.",
-)
+from shared_record.exports.look import Look
+from shared_record.exports.paper import fact, make_document, proof_words
+from shared_record.exports.wording import breakable, legible
+from shared_record.languages import gettext as _
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +29,30 @@ class PaperReceipt:
     url: str
     later: tuple[str, str] | None
     issued: datetime
+    look: Look = field(default_factory=Look)
 
 
 def write_receipt_pdf(paper: PaperReceipt, record: bytes) -> bytes:
     """Return the PDF of a receipt with ``record`` attached; ``UnavailableError`` where it cannot be made."""
+    vendor, later = legible(paper.vendor), paper.later
     shown = {
-        "language": "en",
-        "title": f"{paper.heading} – {paper.vendor}",
-        "vendor": paper.vendor,
+        "title": f"{paper.heading} – {vendor}",
+        "vendor": vendor,
+        "footer": paper.heading,
         "heading": paper.heading,
         "label": paper.label,
-        "total": paper.total and {"text": paper.total[0], "unit": paper.total[1]},
+        "total": paper.total and {"text": legible(paper.total[0]), "unit": breakable(legible(paper.total[1]))},
         "boundaries": paper.boundaries,
         "records": paper.records,
         "state": paper.state,
-        "facts": [{"name": name, "text": text, "code": code} for name, text, code in paper.facts],
-        "later": paper.later and {"text": "A later receipt exists:", "id": paper.later[0], "url": paper.later[1]},
-        "check": {"heading": "What a check proves", "text": _CHECK},
-        "qr_text": "QR code with the address of the page of this receipt",
-        "url": paper.url,
+        "facts": [fact(name, text, code=code) for name, text, code in paper.facts],
+        "later": later and {"text": _("A later receipt exists:"), "id": legible(later[0]), "url": later[1]},
+        "check": proof_words(
+            _(
+                "The page of this receipt offers the proof file, and says whether a later receipt exists. This receipt"
+                " as data is attached as record.json."
+            )
+        ),
+        "attached": _("This receipt as data"),
     }
-    inputs = {"paper": json.dumps(shown), "qr": _qr(paper.url), "record": record.decode()}
-    return typeset(_TEMPLATE.read_text(encoding="utf-8"), inputs, paper.issued)
-
-
-def _qr(text: str) -> str:
-    out = io.BytesIO()
-    segno.make_qr(text, error="m").save(out, kind="svg", xmldecl=False, border=0)
-    return out.getvalue().decode()
+    return make_document("receipt", shown, record, look=paper.look, url=paper.url, issued=paper.issued)

@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import IO, BinaryIO, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, select
 
 from shared_record.clock import Clock
+from shared_record.db.copied import prepare_to_stream
 from shared_record.db.engine import Database
 from shared_record.db.schema import customer, log
 from shared_record.db.scope import Scope
 from shared_record.errors import NotFoundError
+from shared_record.exports.look import Look
+from shared_record.exports.rows import row_of, stream_rows
+from shared_record.exports.statement import StatementFacts, write_statement
 from shared_record.keys import KeyRing
 from shared_record.ledger.anchors import list_anchored
 from shared_record.ledger.proofs import prove_record
-from shared_record.ledger.records import Period, Record, find_period, stream_records
-from shared_record.plugin import ExportFormat, ExportOptions, ExportRow, ExportSummary, RecordFacts, utc_text
+from shared_record.ledger.records import Period, Record, coverage, find_period
+from shared_record.plugin import ExportFormat, ExportOptions, ExportSummary, RecordFacts, utc_text
 from shared_record.tenancy.tenants import read_tenant
 
 _CUSTOMER = (
-    select(customer.c.ref, log.c.origin)
+    select(customer.c.ref, customer.c.display_name, log.c.origin)
     .select_from(customer.join(log, log.c.tenant_id == customer.c.tenant_id))
     .where(customer.c.tenant_id == bindparam("t"), customer.c.customer_id == bindparam("who"))
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Furnishing:
+    """What formats that make documents use besides the ledger. A format of plain data needs nothing of it.
+
+    ``formats``: those installed, by slug, for a format that packs others. ``looks``: how documents look, by the slug
+    of the tenant's theme. ``url``: the customer's link, for the QR code; empty: none. It is never one with a code.
+    """
+
+    formats: Mapping[str, type[ExportFormat]] = field(default_factory=dict)
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    url: str = ""
+
+
+PLAIN = Furnishing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +87,29 @@ def build_export(
     period: str,
     kind: type[ExportFormat],
     out: IO[bytes],
+    furnishing: Furnishing = PLAIN,
+    progress: Callable[[int], None] | None = None,
 ) -> Built:
     """Write one period of a customer to ``out``; ``NotFoundError`` when nothing was recorded in it.
 
     Rows, totals and proof come from one snapshot, so they agree with each other whatever is recorded meanwhile.
+    ``progress`` is told now and then how many rows were read; what it raises ends the export.
     """
     with db.read(scope, snapshot=True) as connection:
+        prepare_to_stream(connection)
         found = find_period(connection, scope, customer_id, period)
         if found is None:
             raise NotFoundError(f"nothing is recorded in {period}.", code="PERIOD_NOT_FOUND")
         facts = _facts(connection, keys, clock, scope, customer_id, found)
+        options = _options(connection, scope, customer_id, found, facts, furnishing)
         counted = _Hashing(out)
-        rows = (export_row(record) for record in stream_records(connection, scope, found))
-        summary = kind().write(rows, cast(BinaryIO, counted), ExportOptions(facts))
+        rows = stream_rows(connection, scope, found, lean=kind.lean, progress=progress)
+        summary = kind().write(rows, cast(BinaryIO, counted), options)
     if (summary.rows, summary.total) != (found.size, found.total):
         raise RuntimeError(
             f"{kind.slug} wrote {summary.rows} rows and {summary.total}, the ledger has {found.size} and {found.total}"
         )
-    name = f"usage-{period}-{facts.customer_ref.partition('-')[2][:8]}.{kind.extension}"
-    return Built(name, summary, facts, counted.digest(), counted.length)
+    return Built(f"{options.filename}.{kind.extension}", summary, facts, counted.digest(), counted.length)
 
 
 def write_rows(
@@ -100,28 +125,7 @@ def write_rows(
 ) -> None:
     """Write some of a period's deltas in a format: what one page shows. The facts are those of the whole period."""
     facts = _facts(connection, keys, clock, scope, customer_id, period)
-    kind().write((export_row(record) for record in records), cast(BinaryIO, out), ExportOptions(facts))
-
-
-def export_row(record: Record) -> ExportRow:
-    """Return a delta as export formats get it."""
-    return ExportRow(
-        seq=record.seq,
-        record_id=record.record_id,
-        receipt_id=record.receipt_id,
-        recorded_at=record.recorded_at,
-        used_at=record.occurred_at,
-        amount=record.amount,
-        running_total=record.running_total,
-        unit=record.period.unit,
-        state=record.state,
-        adjusts=record.adjusts,
-        reference=record.reference_id,
-        reason=record.reason,
-        metadata_json=record.metadata,
-        detail_salt=record.salt.hex() if record.salt else None,
-        entry=record.entry or "",
-    )
+    kind().write(map(row_of, records), cast(BinaryIO, out), ExportOptions(facts))
 
 
 def _facts(
@@ -151,6 +155,24 @@ def _facts(
         covered_total=period.ptotal,
         proof=proof,
     )
+
+
+def _options(
+    connection: Connection, scope: Scope, customer_id: UUID, period: Period, facts: RecordFacts, furnishing: Furnishing
+) -> ExportOptions:
+    person = connection.execute(_CUSTOMER, {"t": scope.plane, "who": customer_id}).one()
+    through = coverage(connection, scope, [period]).through
+    filename = f"usage-{period.period}-{facts.customer_ref.partition('-')[2][:8]}"
+    statement = StatementFacts(
+        facts,
+        csv=f"{filename}.csv",
+        customer=person.display_name,
+        through=min(through, facts.end) if through and facts.covered_size else None,
+        test=scope.plane != scope.config,
+        url=furnishing.url,
+        look=furnishing.looks.get(read_tenant(connection, scope).theme, Look()),
+    )
+    return ExportOptions(facts, filename, furnishing.formats, partial(write_statement, statement))
 
 
 class _Hashing:

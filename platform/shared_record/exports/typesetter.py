@@ -1,22 +1,19 @@
-"""Run as a process of its own by ``exports.typeset``: one typst job from standard input, the PDF to standard output.
+"""Run as a process of its own by ``exports.typeset``: typesets the working directory, the PDF to standard output.
 
 It lowers its own limits before typst is loaded, so a document that is too large ends this process and nothing else.
+Each PDF waits for its start, so it imports little.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typst import PDFStandard
 
 MEMORY_BYTES = 512 << 20
 CPU_SECONDS = 20
-STANDARDS: list[PDFStandard] = ["a-3a", "ua-1"]
+REFUSED = 3
+ARCHIVAL = "archival"
 
 
 def limit() -> None:
@@ -34,27 +31,25 @@ def limit() -> None:
 
 
 def main() -> None:
-    """Typeset one job: ``template`` is typst source, ``inputs`` its data, ``issued`` its date in seconds.
+    """Typeset ``main.typ``, dated by the first argument in seconds; the second says whether it is ``ARCHIVAL``.
 
-    PDF/A and PDF/UA allow no character that no font here can show. A name with one is not worth refusing the
-    document: it is then made without the claim, tagged all the same.
+    ``REFUSED`` is the exit code where typst refuses the document.
     """
-    job = json.load(sys.stdin.buffer)
+    issued, kind = sys.argv[1:]
     # One thread is enough for a page, and each more would reserve memory under the limit.
     os.environ["RAYON_NUM_THREADS"] = "1"
     limit()
     import typst
 
-    def compiled(standards: list[PDFStandard]) -> bytes:
-        made: bytes = typst.compile(
-            job["template"].encode(), sys_inputs=job["inputs"], pdf_standards=standards, timestamp=job["issued"]
-        )
-        return made
-
     try:
-        pdf = compiled(STANDARDS)
+        pdf: bytes = typst.compile(
+            "main.typ",
+            root=".",
+            pdf_standards=["a-3a", "ua-1"] if kind == ARCHIVAL else [],
+            timestamp=int(issued),
+        )
     except typst.TypstError:
-        pdf = compiled([])
+        raise SystemExit(REFUSED) from None
     sys.stdout.buffer.write(pdf)
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from shared_record_export_json import Json, register_export_formats
 
-from shared_record.plugin import ExportOptions, ExportRow, ExportSummary, RecordFacts, RecordProof
+from shared_record.plugin import ExportOptions, ExportRow, ExportSummary, RecordFacts, RecordProof, utc_text
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PROOF = RecordProof(
@@ -48,7 +48,7 @@ def row(seq: int, amount: str, entry: str, **changes: str | None) -> ExportRow:
         seq=seq,
         record_id=f"rec_{seq}",
         receipt_id="0x00",
-        recorded_at=NOON,
+        recorded=utc_text(NOON),
         used_at=None,
         amount=amount,
         running_total="0",
@@ -61,7 +61,7 @@ def row(seq: int, amount: str, entry: str, **changes: str | None) -> ExportRow:
         detail_salt=None,
         entry=entry,
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return base._replace(**changes)  # type: ignore[arg-type]
 
 
 def export(facts: RecordFacts, *rows: ExportRow) -> tuple[str, ExportSummary]:

@@ -23,10 +23,12 @@ from shared_record.db.schema.access import (
 from shared_record.db.schema.base import metadata
 from shared_record.db.schema.delivery import webhook_delivery, webhook_endpoint, webhook_event, webhook_task
 from shared_record.db.schema.entitlements import entitlement, mail, mail_quota, pinned_address
+from shared_record.db.schema.exports import export_job
 from shared_record.db.schema.hosts import host
 from shared_record.db.schema.jobs import job
 from shared_record.db.schema.ledger import (
     anchor,
+    breakdown,
     checkpoint,
     day_counter,
     delta_detail,
@@ -49,6 +51,7 @@ __all__ = [
     "anchor",
     "api_key",
     "audit_event",
+    "breakdown",
     "challenge",
     "checkpoint",
     "customer",
@@ -58,6 +61,7 @@ __all__ = [
     "entitlement",
     "epoch",
     "epoch_member",
+    "export_job",
     "former_log",
     "host",
     "imported_code",

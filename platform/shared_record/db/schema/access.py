@@ -51,6 +51,9 @@ session = Table(
     Column("host", String(253), nullable=False),
     Column("method", String(63), nullable=False),
     Column("subject", String(200), nullable=False, server_default=""),
+    Column("choice", String(63), nullable=False, server_default=""),
+    Column("account", LargeBinary(32)),
+    Column("elsewhere", LargeBinary(32)),
     Column("tenant_epoch", Integer, nullable=False),
     Column("host_epoch", Integer, nullable=False),
     Column("link_epoch", Integer, nullable=False),
@@ -66,6 +69,8 @@ session = Table(
     within_tenant("customer_id", table="customer"),
     info=PLANE,
 )
+"""``choice``: which way to use the method. ``account`` and ``elsewhere``: keyed digests of who signed in at another
+site and of that site's own session, by which it can end this one."""
 
 api_key = Table(
     "api_key",

@@ -44,6 +44,7 @@ period_tree = Table(
     Column("proot", LargeBinary(32)),
     Column("ptotal", Amount, nullable=False, server_default="0"),
     Column("pepoch", BigInteger),
+    Column("breakdowns", JSON(none_as_null=True)),
     Column("created_at", Instant, nullable=False),
     UniqueConstraint("tenant_id", "customer_id", "period"),
     Index("ix_period_tree_period", "tenant_id", "period"),
@@ -54,7 +55,8 @@ period_tree = Table(
 """One customer's tree for one UTC month. ``base`` counts the customer's deltas of earlier periods. ``size``/``total``
 belong to intake, ``vsize``/``frontier`` (complete subtree roots, 32 bytes each, largest first) to *integrate*, ``p*``
 to the newest published epoch. ``status`` goes from ``open`` to ``closing`` to ``closed``; one that is ``erased``, with
-its customer, stays as it stands."""
+its customer, stays as it stands. ``breakdowns``: the metadata keys by which its deltas are counted, frozen when it is
+begun as ``unit`` is, so that what is counted is the whole of it; null where there are none."""
 
 leaf = Table(
     "leaf",
@@ -81,6 +83,14 @@ leaf = Table(
         "tenant_id",
         "customer_id",
         "rx",
+        sqlite_where=text("adjusts IS NOT NULL"),
+        postgresql_where=text("adjusts IS NOT NULL"),
+    ),
+    Index(
+        "ix_leaf_adjusted",
+        "tenant_id",
+        "customer_id",
+        "adjusts",
         sqlite_where=text("adjusts IS NOT NULL"),
         postgresql_where=text("adjusts IS NOT NULL"),
     ),
@@ -117,6 +127,21 @@ day_counter = Table(
     within_tenant("tree_id", table="period_tree"),
     info=PLANE,
 )
+
+breakdown = Table(
+    "breakdown",
+    metadata,
+    tenant_column(),
+    Column("tree_id", String(20), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("value", String(128), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("total", Amount, nullable=False),
+    within_tenant("tree_id", table="period_tree"),
+    info=PLANE,
+)
+"""How many deltas of a period have ``value`` under ``key`` in their metadata, and their sum. The empty ``value`` counts
+what came after the most values that are told apart; deltas without a value are in no row."""
 
 node = Table(
     "node",

@@ -53,6 +53,7 @@ tenant = Table(
     Column("policy", String(16), nullable=False, server_default="TWO_TIER"),
     Column("theme", String(63), nullable=False, server_default="default"),
     Column("zone", String(64), nullable=False, server_default="UTC"),
+    Column("language", String(35)),
     Column("unit", String(64), nullable=False, server_default="units"),
     Column("contact", String(200), nullable=False, server_default=""),
     Column("hide_amounts", Boolean, nullable=False, server_default="0"),
@@ -65,6 +66,8 @@ tenant = Table(
     Column("anchors", JSON, nullable=False, server_default="[]"),
     Column("anchor_seconds", Integer, nullable=False, server_default="600"),
     Column("export_formats", JSON, nullable=False),
+    Column("embed_origins", JSON, nullable=False, server_default="[]"),
+    Column("breakdowns", JSON, nullable=False, server_default="[]"),
     Column("sealed_key", LargeBinary, nullable=False),
     Column("next_slot", Integer, nullable=False, server_default="0"),
     Column("created_at", Instant, nullable=False),
@@ -116,6 +119,7 @@ customer = Table(
     Column("customer_id", Uuid, primary_key=True),
     Column("external_id", String(128), nullable=False),
     Column("display_name", String(200)),
+    Column("language", String(35)),
     Column("unit", String(64)),
     Column("slot", Integer, nullable=False),
     Column("ref", String(40), nullable=False),
@@ -140,8 +144,8 @@ customer = Table(
     within_tenant(table="tenant"),
     info=PLANE,
 )
-"""``home_host``, ``policy`` and ``unit`` are the customer's own; null means the tenant's. ``head`` is the part of the
-customer's head that only its own deltas and closes change, as of the newest published epoch; ``next_head`` replaces it
-from the next epoch on, after a period was closed. ``head_epoch`` is the epoch that last stated this customer's periods;
-``slot_epoch`` is null from when the customer is made or erased until an epoch has hashed its slot. ``sealed_key`` is
-null once erased."""
+"""``home_host``, ``policy``, ``unit`` and ``language`` are the customer's own; null means the tenant's. ``head`` is the
+part of the customer's head that only its own deltas and closes change, as of the newest published epoch; ``next_head``
+replaces it from the next epoch on, after a period was closed. ``head_epoch`` is the epoch that last stated this
+customer's periods; ``slot_epoch`` is null from when the customer is made or erased until an epoch has hashed its slot.
+``sealed_key`` is null once erased."""

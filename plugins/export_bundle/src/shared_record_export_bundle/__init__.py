@@ -23,6 +23,7 @@ from shared_record.plugin import (
     RecordProof,
     Tally,
     hookimpl,
+    mark,
     standalone_verifiers,
     utc_text,
 )
@@ -35,7 +36,7 @@ class Bundle(ExportFormat):
     """Everything needed to check the record offline, today or in ten years."""
 
     slug: ClassVar[str] = "bundle"
-    title: ClassVar[str] = "Verification bundle (ZIP)"
+    title: ClassVar[str] = mark("Verification bundle (ZIP)")
     media_type: ClassVar[str] = "application/zip"
     extension: ClassVar[str] = "zip"
 

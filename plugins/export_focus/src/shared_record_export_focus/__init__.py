@@ -20,6 +20,7 @@ from shared_record.plugin import (
     Tally,
     csv_text,
     hookimpl,
+    mark,
 )
 
 COLUMNS = (
@@ -64,7 +65,7 @@ class Focus(ExportFormat):
     """One charge of the category Usage per delta. What we do not know is empty, above all every cost."""
 
     slug: ClassVar[str] = "focus"
-    title: ClassVar[str] = "FOCUS-shaped CSV (quantities, no costs)"
+    title: ClassVar[str] = mark("FOCUS-shaped CSV (quantities, no costs)")
     media_type: ClassVar[str] = "text/csv; charset=utf-8; header=present"
     extension: ClassVar[str] = "focus.csv"
 

@@ -20,17 +20,20 @@ from shared_record.plugin import (
     RecordProof,
     Tally,
     hookimpl,
+    in_batches,
+    mark,
     utc_text,
 )
 
 FORMAT = "shared-record/export@v1"
+_BETWEEN = ",\n"
 
 
 class Json(ExportFormat):
     """The complete record: ``shared-record verify FILE`` checks it without asking anybody."""
 
     slug: ClassVar[str] = "json"
-    title: ClassVar[str] = "JSON with proofs"
+    title: ClassVar[str] = mark("JSON with proofs")
     media_type: ClassVar[str] = "application/json"
     extension: ClassVar[str] = "json"
 
@@ -44,9 +47,9 @@ class Json(ExportFormat):
             f'"rows":['.encode()
         )
         tally = Tally()
-        for row in rows:
-            out.write(f"{',' if tally.rows else ''}\n{_row(row)}".encode())
-            tally.add(row)
+        for batch in in_batches(rows):
+            out.write(f"{',' if tally.rows else ''}\n{_BETWEEN.join(map(_row, batch))}".encode())
+            tally.add_all(batch)
         out.write(b"\n]}\n")
         return tally.summary
 

@@ -15,6 +15,7 @@ from shared_record.plugin import (
     RecordFacts,
     Tally,
     hookimpl,
+    in_batches,
     utc_text,
 )
 
@@ -32,9 +33,9 @@ class JsonLines(ExportFormat):
     def write(self, rows: Iterable[ExportRow], out: BinaryIO, options: ExportOptions) -> ExportSummary:
         """Write a line for each row, then the manifest. Metadata goes in verbatim: it is canonical JSON on one line."""
         tally = Tally()
-        for row in rows:
-            out.write(_line(row).encode())
-            tally.add(row)
+        for batch in in_batches(rows):
+            out.write("".join(map(_line, batch)).encode())
+            tally.add_all(batch)
         summary = tally.summary
         out.write(f"{_json({'manifest': _manifest(options.record, summary)})}\n".encode())
         return summary
@@ -48,7 +49,7 @@ def register_export_formats() -> list[type[ExportFormat]]:
 
 def _line(row: ExportRow) -> str:
     return (
-        f'{{"recordId":{_json(row.record_id)},"sequenceInPeriod":{row.seq},"recordedAt":"{utc_text(row.recorded_at)}",'
+        f'{{"recordId":{_json(row.record_id)},"sequenceInPeriod":{row.seq},"recordedAt":"{row.recorded}",'
         f'"usedAt":{_json(row.used_at)},"amount":"{row.amount}","unit":{_json(row.unit)},'
         f'"runningTotal":"{row.running_total}","state":"{row.state}","referenceId":{_json(row.reference)},'
         f'"reason":{_json(row.reason)},"metadata":{row.metadata_json or "null"},"adjusts":{_json(row.adjusts)},'

@@ -7,13 +7,12 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from itertools import islice
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shared_record.plugin import ExportRow, ExportSummary, RecordFacts, Tally, utc_text
+from shared_record.plugin import ExportRow, ExportSummary, RecordFacts, Tally, in_batches, utc_text
 
 FORMAT = "shared-record/parquet@v1"
 ROW_GROUP = 20_000
@@ -60,10 +59,9 @@ def write_parquet(rows: Iterable[ExportRow], out: BinaryIO, record: RecordFacts)
 
 
 def _groups(rows: Iterable[ExportRow], tally: Tally) -> Iterator[pa.Table]:
-    source, batches = iter(rows), []
-    while batch := list(islice(source, _BATCH)):
-        for row in batch:
-            tally.add(row)
+    batches = []
+    for batch in in_batches(rows, _BATCH):
+        tally.add_all(batch)
         batches.append(_columns(batch))
         if len(batches) == ROW_GROUP // _BATCH:
             yield pa.Table.from_batches(batches, schema=SCHEMA)

@@ -19,6 +19,7 @@ from shared_record.plugin import (
     RecordFacts,
     Tally,
     hookimpl,
+    mark,
     utc_text,
 )
 
@@ -51,9 +52,10 @@ class Xlsx(ExportFormat):
     """A workbook whose text cells are strings whatever they hold, and whose numbers are all exact."""
 
     slug: ClassVar[str] = "xlsx"
-    title: ClassVar[str] = "Excel workbook (XLSX)"
+    title: ClassVar[str] = mark("Excel workbook (XLSX)")
     media_type: ClassVar[str] = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
     extension: ClassVar[str] = "xlsx"
+    lean: ClassVar[bool] = True
     rows_per_sheet: ClassVar[int] = 1_000_000
     """Below the 1,048,576 that the format allows."""
 
@@ -105,7 +107,7 @@ def _add_sheet(book: xlsxwriter.Workbook, name: str, bold: object) -> Worksheet:
 def _write_row(sheet: Worksheet, line: int, row: ExportRow) -> None:
     texts = {
         0: row.record_id,
-        2: utc_text(row.recorded_at),
+        2: row.recorded,
         3: row.used_at,
         5: row.unit,
         7: row.state,
