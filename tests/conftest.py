@@ -22,6 +22,8 @@ from world import Shop, open_shop
 
 ON_THE_DEMO = tuple(f"tests/system/{name}.py" for name in ("test_demo", "test_journey_live", "test_conv_trace"))
 SERVER = pytest.StashKey[tuple[Any, str]]()
+TOGETHER = ("tests/system/test_raw_sockets.py",)
+"""Files whose tests share servers of their own."""
 ENGINES = ("sqlite", "postgresql")
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -58,6 +60,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 class _Grouped(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
+        if path in TOGETHER:
+            return path
         return "demo" if path in ON_THE_DEMO or path.startswith("tests/browser/") else nodeid
 
 

@@ -315,7 +315,7 @@ class Browser:
 
     def unlock(self, url: str, code: str) -> Answer:
         """Fill in the access-code form as a person does."""
-        form = self.get(f"{url}/unlock").text
+        form = self.get(f"{url}/unlock?method=access_code").text
         hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form)
         return self.post(f"{url}/unlock", {name: unescape(value) for name, value in hidden} | {"field-code": code})
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from shared_record.plugin import ExportFormat, ExportOptions, ExportRow, ExportSummary, RecordFacts
+from shared_record.plugin import ExportFormat, ExportOptions, ExportRow, ExportSummary, RecordFacts, utc_text
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 FACTS = RecordFacts(
@@ -32,7 +32,7 @@ _ROW = ExportRow(
     seq=1,
     record_id="rec_1",
     receipt_id="0x" + "ab" * 32,
-    recorded_at=NOON,
+    recorded=utc_text(NOON),
     used_at=None,
     amount="1",
     running_total="1",
@@ -85,7 +85,7 @@ HOSTILE_TEXTS = (
 
 def row(seq: int = 1, amount: str = "1", running_total: str = "1", **fields: Any) -> ExportRow:
     """Return a row; ``fields`` are those of ``ExportRow``."""
-    return replace(_ROW, seq=seq, record_id=f"rec_{seq}", amount=amount, running_total=running_total, **fields)
+    return _ROW._replace(seq=seq, record_id=f"rec_{seq}", amount=amount, running_total=running_total, **fields)
 
 
 def export(kind: type[ExportFormat], rows: Iterable[ExportRow], **facts: Any) -> tuple[bytes, ExportSummary]:

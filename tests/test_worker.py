@@ -17,10 +17,14 @@ from shared_record.db.engine import Database
 from shared_record.db.lookup import list_due
 from shared_record.db.schema import (
     audit_event,
+    challenge,
     checkpoint,
+    kept_answer,
     log,
     period_tree,
+    session,
     statement,
+    trusted_device,
     view_count,
 )
 from shared_record.ledger.agenda import HEARTBEAT
@@ -361,18 +365,55 @@ def test_new_rows_of_the_audit_trail_are_chained_and_the_head_is_logged(
     assert [line for line in caplog.messages if "sealed" in line] == [f"tenant acme: audit.sealed {verdict.head}"]
 
 
-def test_sessions_and_counts_past_their_time_are_removed_once_a_day(shop: Shop, worker: Worker) -> None:
+def test_what_has_expired_is_removed_while_the_worker_runs_of_idle_tenants_too(shop: Shop, worker: Worker) -> None:
     record(shop)
-    who, now = shop.link("cust_a").customer_id, shop.clock.now()
+    who, now, plane = shop.link("cust_a").customer_id, shop.clock.now(), shop.scope.plane
+    columns = {f"{name}_epoch": 1 for name in ("tenant", "host", "link", "code", "customer", "method")}
+    place = {"tenant_id": plane, "customer_id": who, "host": shop.hosts[0], "created_at": now}
+    mine = place | columns | {"method": "x"}
+    asked = {"digest": b"c" * 32, "choice": "", "binding": b"b" * 32, "sealed": b"s"}
+    rows = {
+        view_count: {"tenant_id": plane, "customer_id": who, "hour": now, "tier": "outer", "views": 1},
+        challenge: mine | asked | {"expires_at": now + timedelta(minutes=10)},
+        session: mine | {"sid_hash": b"s" * 32, "last_seen_at": now, "expires_at": now + timedelta(hours=12)},
+        trusted_device: place
+        | {"digest": b"d" * 32, "link_epoch": 1, "code_epoch": 1, "expires_at": now + timedelta(days=180)},
+        kept_answer: {"tenant_id": plane, "owner": "o", "route": "r", "key": "k", "digest": b"k", "created_at": now},
+    }
     with shop.db.write(shop.scope) as connection:
-        connection.execute(
-            view_count.insert(),
-            {"tenant_id": shop.scope.plane, "customer_id": who, "hour": now, "tier": "outer", "views": 1},
-        )
-    worker.run_once()
-    shop.clock.advance(days=401)
-    record(shop)
-    worker.run_once()
-    with shop.db.read(shop.scope) as connection:
-        mine = view_count.c.tenant_id == shop.scope.plane
-        assert connection.execute(select(view_count.c.views).where(mine)).all() == []
+        for table, row in rows.items():
+            connection.execute(table.insert(), row)
+
+    def left() -> list[str]:
+        with shop.db.read(shop.scope) as connection:
+            counts = {
+                table.name: len(connection.execute(select(table).where(table.c.tenant_id == plane)).all())
+                for table in rows
+            }
+        return [name for name, count in counts.items() if count]
+
+    assert worker.sweep_once() == 0
+    shop.clock.advance(minutes=10)
+    assert worker.sweep_once() == 1
+    assert left() == ["view_count", "session", "trusted_device", "kept_answer"]
+    shop.clock.advance(days=31)
+    assert worker.sweep_once() == 2
+    assert left() == ["view_count", "trusted_device"]
+    shop.clock.advance(days=370)
+    assert worker.sweep_once() == 2
+    assert left() == []
+
+
+def test_it_is_swept_again_and_again(shop: Shop, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 0.01)
+    stop, swept = threading.Event(), []
+
+    def note() -> int:
+        swept.append(1)
+        if len(swept) == 3:
+            stop.set()
+        return 0
+
+    monkeypatch.setattr(worker, "sweep_once", note)
+    worker.run(stop, 0.01)
+    assert len(swept) >= 3

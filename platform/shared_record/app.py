@@ -32,8 +32,9 @@ from shared_record.hosts.gate import Gate
 from shared_record.hosts.news import HostNews
 from shared_record.hosts.resolver import Resolver
 from shared_record.keys import KeyRing
+from shared_record.languages import gettext as _
 from shared_record.settings import Settings, load_settings
-from shared_record.theming.loader import load_themes
+from shared_record.theming.loader import DEFAULT, load_themes
 from shared_record.web.api.access import access_api
 from shared_record.web.api.balance import balance
 from shared_record.web.api.checkpoints import checkpoints
@@ -49,10 +50,18 @@ from shared_record.web.api.record import record_api
 from shared_record.web.api.statement import middleware, statement
 from shared_record.web.api.usage import usage
 from shared_record.web.api.webhooks import deliveries, webhooks
+from shared_record.web.conditional import settle
 from shared_record.web.foreign import refuse_foreign
 from shared_record.web.headers import protect
 from shared_record.web.record.access_log import access_log
+from shared_record.web.record.export_jobs import export_jobs
+from shared_record.web.record.language import language, speak_to_browser
+from shared_record.web.record.one_period import one_period
+from shared_record.web.record.one_record import one_record
+from shared_record.web.record.receipt_list import receipt_list
 from shared_record.web.record.receipts import receipts
+from shared_record.web.record.reconcile import reconcile
+from shared_record.web.record.timeline import timeline
 from shared_record.web.record.unlock import unlock
 from shared_record.web.record.views import record
 from shared_record.web.record.visits import not_found, problem, wants_data
@@ -62,14 +71,31 @@ from shared_record.web.system.assets import assets
 from shared_record.web.system.health import health
 from shared_record.web.tiers import check_tiers
 from shared_record.web.tlog.views import tlog, well_known
-from shared_record.web.told import count_view
+from shared_record.web.told import count_view, is_look
 
 _log = logging.getLogger("shared_record.web")
 _DATABASE_GONE = (OperationalError, InterfaceError, PoolTimeoutError)
 
 MAX_FORM_BYTES = 64 * 1024
 
-SHARED = (assets, record, access_log, unlock, receipts, record_api, documents_api, statement, tlog)
+SHARED = (
+    assets,
+    record,
+    export_jobs,
+    one_record,
+    one_period,
+    timeline,
+    receipt_list,
+    reconcile,
+    access_log,
+    unlock,
+    language,
+    receipts,
+    record_api,
+    documents_api,
+    statement,
+    tlog,
+)
 SERVING = (*SHARED, well_known)
 _VENDOR = (
     balance,
@@ -107,8 +133,10 @@ def create_app(
         log.configure(settings.log_level)
     plugins = plugins or load_plugins()
     themes = load_themes(plugins.theme_roots)
-    if "default" not in themes:
-        raise ConfigurationError("no theme named `default` is installed; install shared-record[standard].")
+    for slug, reasons in themes.broken.items():
+        _log.error("theme.broken %s: %s", slug, "; ".join(map(str, reasons)))
+    if DEFAULT not in themes.sound:
+        raise ConfigurationError("no theme named `default` can be used; install shared-record[standard].")
     db = db or Database(settings.sqlalchemy_url)
     clock = clock or SystemClock()
     resolver = Resolver(db, settings.platform_hosts, news=HostNews(settings.redis_url))
@@ -121,8 +149,8 @@ def create_app(
         keys=keys,
         clock=clock,
         plugins=plugins,
-        themes=themes,
-        renderer=Renderer(themes),
+        themes=themes.sound,
+        renderer=Renderer(themes.sound),
         throttle=throttle,
         step_up=StepUp(
             db,
@@ -155,6 +183,7 @@ def _flask(name: str, parts: Runtime, blueprints: tuple[Any, ...]) -> Flask:
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     app.register_error_handler(Exception, _failed)
+    app.before_request(speak_to_browser)
     app.before_request(refuse_foreign)
     app.after_request(_finish(parts))
     check_tiers(app)
@@ -163,10 +192,13 @@ def _flask(name: str, parts: Runtime, blueprints: tuple[Any, ...]) -> Flask:
 
 def _finish(parts: Runtime) -> Callable[[Response], Response]:
     def finish(response: Response) -> Response:
+        settle(request, response)
         protect(response, secure=parts.secure)
         count_view(response)
         seen: Visit | None = g.pop("visit", None)
-        if seen is not None and seen.session is not None and sessions.needs_touch(parts.clock, seen.session):
+        # What a page fetches by itself must not keep a session open at a screen that nobody looks at.
+        is_used = is_look(request) or request.method == "POST"
+        if is_used and seen is not None and seen.session and sessions.needs_touch(parts.clock, seen.session):
             scope, sid_hash = seen.scope, seen.session.sid_hash
             response.call_on_close(lambda: _touch(parts, scope, sid_hash))
         return response
@@ -191,18 +223,21 @@ def _failed(error: Exception) -> Response:
     if isinstance(error, HTTPException):
         if error.response is not None:
             return error.response  # type: ignore[return-value]
-        page = problem("This request cannot be answered", "Open the link on your invoice again.", error.code or 400)
+        page = problem(
+            _("This request cannot be answered"), _("Open the link on your invoice again."), error.code or 400
+        )
         page.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
         return page
     if isinstance(error, (*_DATABASE_GONE, UnavailableError)):
         _log.error("unavailable: %s", type(error).__name__)
-        return problem("The record cannot be shown now", "Nothing is lost. Try again in a moment.", 503, 5)
+        return problem(_("The record cannot be shown now"), _("Nothing is lost. Try again in a moment."), 503, 5)
     if isinstance(error, SharedRecordError):
-        return problem("This request cannot be answered", error.message, 400)
+        return problem(_("This request cannot be answered"), error.message, 400)
     reference = secrets.token_hex(4).upper()
     _log.error("page.failed reference=%s", reference, exc_info=error)
     return problem(
-        "This page could not be shown",
-        f"Viewing a page does not change the record. Reference {reference[:4]}-{reference[4:]}.",
+        _("This page could not be shown"),
+        _("Viewing a page does not change the record. Reference %(code)s.")
+        % {"code": f"{reference[:4]}-{reference[4:]}"},
         500,
     )

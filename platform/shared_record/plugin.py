@@ -7,19 +7,21 @@ marked with ``hookimpl`` are called as ``shared_record.hooks.specs`` says. What 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Context, Decimal, Inexact
+from decimal import Context, Decimal, Inexact, localcontext
 from enum import StrEnum
 from importlib import resources
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Protocol
+from typing import BinaryIO, ClassVar, NamedTuple, Protocol
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
 
 from shared_record.errors import UnavailableError
+from shared_record.languages import day_text, gettext, mark, ngettext, spoken
 
 __all__ = [
     "API_VERSION",
@@ -30,6 +32,7 @@ __all__ = [
     "Challenge",
     "CheckpointAnchor",
     "Choice",
+    "Ended",
     "Entitlements",
     "ExportFormat",
     "ExportOptions",
@@ -53,7 +56,13 @@ __all__ = [
     "ThemeRoot",
     "Verdict",
     "csv_text",
+    "day_text",
+    "gettext",
     "hookimpl",
+    "in_batches",
+    "mark",
+    "ngettext",
+    "spoken",
     "standalone_verifiers",
     "utc_text",
 ]
@@ -197,7 +206,7 @@ class Challenge:
     """
 
     fields: tuple[Field, ...] = ()
-    button: str = "Continue"
+    button: str = mark("Continue")
     text: str = ""
     again: str = ""
     redirect: str = ""
@@ -210,11 +219,15 @@ class Passed:
     """The person passed. ``subject_hint`` is shown in the access log; it grants nothing and selects nobody.
 
     ``single_use`` (200 characters at most) names what the answer used up, if it may count once only: the core refuses
-    what this customer has already passed with by this method.
+    what this customer has already passed with by this method. ``account`` and ``elsewhere`` (2,000 characters at most)
+    name who signed in at another site and that site's own session, so that ``ended_elsewhere`` can name them again; the
+    core keeps a keyed digest of each.
     """
 
     subject_hint: str = ""
     single_use: str = field(default="", repr=False)
+    account: str = field(default="", repr=False)
+    elsewhere: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +248,20 @@ class NotMine:
 
 
 Verdict = Passed | Refused | NotMine
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Another site says that somebody signed out there.
+
+    Sessions end that ``Passed`` named by ``elsewhere`` or, where that is empty, by ``account``, if they were opened no
+    later than ``at``. ``single_use`` names the message, which counts once.
+    """
+
+    at: datetime
+    single_use: str = field(repr=False)
+    account: str = field(default="", repr=False)
+    elsewhere: str = field(default="", repr=False)
 
 
 class StepUpMethod(abc.ABC):
@@ -259,7 +286,7 @@ class StepUpMethod(abc.ABC):
 
     def choices(self, ctx: StepUpContext) -> tuple[Choice, ...]:  # noqa: ARG002  part of the contract
         """Return the ways to use this method, for the chooser."""
-        return (Choice("", self.title, self.hint),)
+        return (Choice("", gettext(self.title), gettext(self.hint) if self.hint else ""),)
 
     def availability(self, ctx: StepUpContext) -> bool:  # noqa: ARG002  part of the contract
         """Tell whether this method can be used by this customer now."""
@@ -281,12 +308,20 @@ class StepUpMethod(abc.ABC):
     def verify(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Verdict:
         """Judge the ``answer`` (field name -> text as typed, untrusted) to the last challenge."""
 
+    def sign_out_url(self, ctx: StepUpContext) -> str:  # noqa: ARG002  part of the contract
+        """Return where a person whose session here is closed can sign out elsewhere too; empty for nowhere."""
+        return ""
+
+    def ended_elsewhere(self, ctx: StepUpContext, answer: Mapping[str, str]) -> Ended | Refused:
+        """Judge what another site posted to ``ctx.callback_url`` + ``/backchannel``. ``ctx`` is of no customer."""
+        raise NotImplementedError
+
 
 # --- Export formats --------------------------------------------------------------------------------------------------
 
 _EXACT = Context(prec=60, traps=[Inexact])
 # What a spreadsheet may take for the start of a formula or a command, and the fullwidth forms of the same.
-_FORMULA_STARTS = tuple("=+-@|%\t\r\n\0＝＋－＠｜％")
+_FORMULA_STARTS = frozenset("=+-@|%\t\r\n\0＝＋－＠｜％")
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,17 +383,18 @@ class RecordFacts:
     proof: RecordProof | None
 
 
-@dataclass(frozen=True, slots=True)
-class ExportRow:
+class ExportRow(NamedTuple):
     """One delta. ``amount`` and ``running_total`` are canonical decimals; ``entry`` is the exact hashed text.
 
-    ``reference``, ``reason``, ``metadata_json`` and ``detail_salt`` are ``None`` where retention removed them.
+    ``recorded`` is the time of acceptance as every surface writes it, ``2026-11-22T09:00:00.000Z``. ``reference``,
+    ``reason``, ``metadata_json`` and ``detail_salt`` are ``None`` where retention removed them. A plain tuple in this
+    order, so that a format that writes millions of rows can take it apart at once.
     """
 
     seq: int
     record_id: str
     receipt_id: str
-    recorded_at: datetime
+    recorded: str
     used_at: str | None
     amount: str
     running_total: str
@@ -371,12 +407,10 @@ class ExportRow:
     detail_salt: str | None
     entry: str
 
-
-@dataclass(frozen=True, slots=True)
-class ExportOptions:
-    """What the core passes to a format beside the rows."""
-
-    record: RecordFacts
+    @property
+    def recorded_at(self) -> datetime:
+        """``recorded`` as an aware moment."""
+        return datetime.fromisoformat(self.recorded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,10 +430,32 @@ class ExportFormat(abc.ABC):
     title: ClassVar[str]
     media_type: ClassVar[str]
     extension: ClassVar[str]
+    lean: ClassVar[bool] = False
+    """Whether this format does without the last three fields of ``ExportRow``. They are left empty then, which makes
+    large files faster."""
 
     @abc.abstractmethod
     def write(self, rows: Iterable[ExportRow], out: BinaryIO, options: ExportOptions) -> ExportSummary:
         """Write ``rows`` (in ``seq`` order, streamed, to be read once) to ``out`` in constant memory."""
+
+
+def _no_statement(_rows: Sequence[ExportRow]) -> bytes:
+    raise UnavailableError("No statement can be made here.", code="PDF_UNAVAILABLE")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What the core passes to a format beside the rows.
+
+    ``filename`` names the file without its ending. ``formats``: the installed formats by slug, for one that packs
+    others. ``statement(rows)`` returns the PDF statement of the record in the tenant's theme and the language in use:
+    its figures are the record's, its table lists ``rows``, the first ones; it may raise ``UnavailableError``.
+    """
+
+    record: RecordFacts
+    filename: str = "usage"
+    formats: Mapping[str, type[ExportFormat]] = field(default_factory=dict, repr=False)
+    statement: Callable[[Sequence[ExportRow]], bytes] = field(default=_no_statement, repr=False)
 
 
 class Tally:
@@ -417,18 +473,34 @@ class Tally:
         self._total = _EXACT.add(self._total, Decimal(row.amount))
         self._first, self._last = self._first or row.record_id, row.record_id
 
+    def add_all(self, rows: Sequence[ExportRow]) -> None:
+        """Count several rows, which costs less than one by one."""
+        if not rows:
+            return
+        self.rows += len(rows)
+        with localcontext(_EXACT):
+            self._total = sum(map(Decimal, [row.amount for row in rows]), self._total)
+        self._first, self._last = self._first or rows[0].record_id, rows[-1].record_id
+
     @property
     def summary(self) -> ExportSummary:
         """What was counted so far."""
         return ExportSummary(self.rows, f"{self._total.normalize(_EXACT):f}", self._first, self._last)
 
 
+def in_batches(rows: Iterable[ExportRow], size: int = 1_000) -> Iterator[list[ExportRow]]:
+    """Yield ``rows`` as lists of at most ``size``: for formats that write many lines at once."""
+    source = iter(rows)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
 def csv_text(value: str | None) -> str:
     """Return text as a CSV cell that no spreadsheet runs: quoted, with an apostrophe before what starts a formula."""
     if not value:
         return ""
-    guard = "'" if value.startswith(_FORMULA_STARTS) else ""
-    return f'"{guard}{value.replace(chr(34), chr(34) * 2)}"'
+    text = value.replace('"', '""')
+    return f'"\'{text}"' if value[0] in _FORMULA_STARTS else f'"{text}"'
 
 
 def utc_text(value: datetime) -> str:

@@ -76,6 +76,11 @@ class Settings:
         return self.data_dir / "keys.json"
 
     @property
+    def exports_path(self) -> Path:
+        """The folder of large exports; web servers and workers must see the same one."""
+        return self.data_dir / "exports"
+
+    @property
     def lock_path(self) -> Path:
         """The folder of the lock store."""
         return self.lock_dir or self.data_dir / "lock-store"

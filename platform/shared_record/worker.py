@@ -17,7 +17,7 @@ from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared_record.access import chain, sessions, views
+from shared_record.access import chain, challenges, devices, sessions, views
 from shared_record.access.idempotency import purge_answers
 from shared_record.clock import Clock, period_bounds, period_of
 from shared_record.db import leases, lookup
@@ -26,6 +26,8 @@ from shared_record.db.lookup import TenantRow
 from shared_record.db.scope import Scope
 from shared_record.delivery import log as delivery_log
 from shared_record.errors import ConflictError, SharedRecordError
+from shared_record.exports import building, jobs
+from shared_record.exports.building import Builder
 from shared_record.keys import KeyRing
 from shared_record.ledger import anchors, logs, nightly
 from shared_record.ledger.agenda import HEARTBEAT, Agenda, agenda
@@ -49,13 +51,15 @@ LONGEST_PAUSE = 5.0
 """Seconds that an audit waits between two pages of rows, at most, while a checkpoint is made."""
 RETENTION = timedelta(days=1)
 """How often details that are past a tenant's ``retention_days`` are looked for."""
+SWEEP_SECONDS = 600.0
+"""How often what has expired is deleted."""
 
 _log = logging.getLogger("shared_record.worker")
 
 
 @dataclass
 class Worker:
-    """One worker process or thread. ``post`` is how it asks witnesses and anchors."""
+    """One worker process or thread. ``post`` is how it asks witnesses and anchors, ``exports`` what builds files."""
 
     db: Database
     keys: KeyRing
@@ -64,6 +68,7 @@ class Worker:
     checkpoint_seconds: float
     checkpoint_anchors: Mapping[str, type[CheckpointAnchor]] = field(default_factory=dict)
     post: Post = post
+    exports: Builder | None = None
     name: str = field(default_factory=lambda: f"worker-{secrets.token_hex(4)}")
     _not_before: dict[Scope, datetime] = field(default_factory=dict)
     _purged: dict[Scope, datetime] = field(default_factory=dict)
@@ -81,9 +86,16 @@ class Worker:
         audits.start()
         sealing = threading.Thread(target=self._repeat, args=(stop, self.seal_once, slowly), daemon=True)
         sealing.start()
+        sweeping = threading.Thread(target=self._repeat, args=(stop, self.sweep_once, SWEEP_SECONDS), daemon=True)
+        sweeping.start()
+        exporting = threading.Thread(target=self._repeat, args=(stop, partial(self.export_once, stop), poll_seconds))
+        exporting.daemon = True
+        exporting.start()
         self._repeat(stop, self.run_once, poll_seconds)
+        exporting.join(poll_seconds + building.BEAT_SECONDS)  # it ends at its next sign of life
         audits.join(poll_seconds)  # it ends at the next page of rows
         sealing.join(poll_seconds)
+        sweeping.join(poll_seconds)
         anchoring.join(poll_seconds)  # one that waits for an answer is left behind; its lease ends by itself
 
     def _repeat(self, stop: threading.Event, work: Callable[[], int], poll_seconds: float) -> None:
@@ -111,6 +123,10 @@ class Worker:
         """Audit each log whose day has come, apart from all other work; return how many were audited to the end."""
         return sum(self._audit(tenant, stop) for tenant in lookup.list_due(self.db, self.clock.now()))
 
+    def export_once(self, stop: threading.Event | None = None) -> int:
+        """Build the files that were asked for, apart from all other work; return how many."""
+        return sum(self._export(tenant.scope, stop) for tenant in lookup.list_due(self.db, self.clock.now()))
+
     def seal_once(self) -> int:
         """Chain the new rows of every audit trail; return for how many trails there were any."""
         done = 0
@@ -119,6 +135,20 @@ class Worker:
             if head is not None:  # noted outside the database too: what is removed from its end shows here
                 _log.info("tenant %s: audit.sealed %s", tenant.slug, head)
                 done += 1
+        return done
+
+    def sweep_once(self) -> int:
+        """Delete what has expired of every tenant, in use or not; return how many rows. Twice is no more than once."""
+        done = 0
+        for tenant in lookup.list_tenants(self.db):
+            scope = tenant.scope
+            with self.db.read(scope) as connection:
+                settings = read_tenant(connection, scope)
+            done += challenges.sweep(self.db, self.clock, scope)
+            done += devices.sweep(self.db, self.clock, scope)
+            done += sessions.sweep(self.db, self.clock, scope)
+            done += views.sweep(self.db, self.clock, scope)
+            done += purge_answers(self.db, self.clock, scope, retention_days=settings.retention_days)
         return done
 
     def serve(self, tenant: TenantRow) -> bool:
@@ -185,8 +215,22 @@ class Worker:
         leases.release(self.db, lease, self.clock.now() + logs.AUDIT_EVERY)
         return True
 
+    def _export(self, scope: Scope, stop: threading.Event | None) -> int:
+        if self.exports is None or not jobs.is_due(self.db, self.clock, scope):
+            return 0
+        lease = leases.acquire(self.db, self.clock, scope, jobs.EXPORT, self.name, building.LEASE)
+        if lease is None:
+            return 0
+        try:
+            return self.exports.serve(lease, partial(self._give_way, stop))
+        except _Stopped:
+            leases.release(self.db, lease, self.clock.now())
+        except ConflictError as error:
+            _log.info("exports: %s", error)
+        return 0
+
     def _give_way(self, stop: threading.Event | None) -> None:
-        """Hold an audit up while this worker makes a checkpoint: both would share one interpreter."""
+        """Hold an audit or export up while this worker makes a checkpoint: both would share one interpreter."""
         self._idle.wait(LONGEST_PAUSE)
         if stop is not None and stop.is_set():
             raise _Stopped
@@ -218,9 +262,6 @@ class Worker:
         if last is not None and now - last < RETENTION:
             return
         delivery_log.purge(self.db, scope, now)
-        sessions.sweep(self.db, self.clock, scope)
-        views.sweep(self.db, self.clock, scope)
-        purge_answers(self.db, self.clock, scope, retention_days=settings.retention_days)
         if settings.retention_days is not None:
             purge_details(self.db, self.clock, scope, now - timedelta(days=settings.retention_days))
         self._purged[scope] = now
@@ -230,8 +271,8 @@ class Worker:
         return timedelta(seconds=self.checkpoint_seconds if own is None else own)
 
 
-class _Stopped(Exception):
-    """The worker ends; the audit in hand is begun anew by another."""
+class _Stopped(building.Interrupted):
+    """The worker ends; the audit or file in hand is begun anew by another."""
 
 
 def _is_live(scope: Scope) -> bool:

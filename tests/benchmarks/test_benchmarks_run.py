@@ -26,7 +26,9 @@ def names():
 
 
 @pytest.mark.parametrize("name", names())
-def test_each_benchmark_yields_a_sane_result(name):
+def test_each_benchmark_yields_a_sane_result(name, soak):
+    if name == "export-csv-datasette" and not soak:
+        pytest.skip("it installs the other program from the package index")
     result = importlib.import_module("run").find(name)(TINY)
     assert result.name == name
     assert result.measured > 0

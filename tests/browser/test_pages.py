@@ -110,6 +110,12 @@ def unlock_by_keyboard(opened: Tab, person: Person) -> None:
         page.keyboard.press("Enter")
         page.wait_for_url("**/unlock*")
     opened.check()
+    if page.get_by_role("radio").count():
+        opened.press_tab_to("input[type=radio]")
+        page.keyboard.press("Space")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**method=access_code*")
+        opened.check()
     opened.press_tab_to("input[type=text]")
     page.keyboard.type(f"{person.code[:3]}-{person.code[3:]}".lower())
     page.keyboard.press("Enter")
@@ -194,10 +200,10 @@ def test_l08_going_back_after_closing_shows_nothing_of_the_record(chromium: Chro
 
 def test_a_wrong_code_says_so_at_the_top_and_at_the_field(chromium: Chromium, demo: Demo) -> None:
     person = demo.seeded("borealis", 2)
-    with tab(chromium, f"{person.url}/unlock") as opened:
+    with tab(chromium, f"{person.url}/unlock?method=access_code") as opened:
         page = opened.page
         page.get_by_label("Access code").fill("AAAAAA")
-        page.get_by_role("button").click()
+        page.get_by_role("button", name="Continue").click()
         summary = page.get_by_role("alert")
         expect(summary).to_contain_text("There is a problem")
         expect(summary).to_be_focused()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import select
 
 from shared_record.cli import cli
 from shared_record.cli.context import Installation
+from shared_record.db.schema import customer
 from shared_record.settings import Settings
 from world import Shop
 
@@ -86,6 +88,27 @@ def test_a_customer_is_made_before_its_first_delta(installed: Shop) -> None:
     assert run("customer", "create", "no spaces").exit_code == 2
     assert run("customer", "rename", "cust_new", "Newer Ltd").stdout == "cust_new is now called Newer Ltd.\n"
     assert json.loads(run("bundle", "cust_new", *MONTH).stdout)["display_name"] == "Newer Ltd"
+
+
+def test_a_customer_has_a_language_of_its_own(installed: Shop) -> None:
+    assert run("customer", "create", "cust_new", "--language", "de").exit_code == 0
+    assert language_of(installed, "cust_new") == "de"
+    said = run("customer", "language", "cust_new", "ar")
+    assert said.stdout == "The pages of cust_new are in العربية.\n"
+    assert language_of(installed, "cust_new") == "ar"
+    back = run("customer", "language", "cust_new", "tenant", "--json")
+    assert json.loads(back.stdout) == {"customer_id": "cust_new", "language": None}
+    assert language_of(installed, "cust_new") is None
+    assert run("customer", "language", "cust_new", "xx").exit_code == 2
+    assert run("customer", "language", "nobody", "de").exit_code == 1
+
+
+def language_of(shop: Shop, customer_id: str) -> str | None:
+    with shop.db.read(shop.scope) as connection:
+        asked = select(customer.c.language).where(
+            customer.c.tenant_id == shop.scope.plane, customer.c.external_id == customer_id
+        )
+        return connection.execute(asked).scalar_one()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -159,7 +159,7 @@ def test_every_command_with_a_result_has_json() -> None:
         for words, command in ALL.items()
         if any("--json" in one.opts for one in command.params if isinstance(one, click.Option))
     }
-    assert without == {("completion",), ("demo",), ("migrate",), ("serve",), ("worker",)}
+    assert without == {("completion",), ("demo",), ("migrate",), ("serve",), ("theme", "preview"), ("worker",)}
 
 
 def test_a_link_is_revoked_issued_and_reissued(run: Run) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from shared_record.cli.tenants import tenants
 from shared_record.clock import SteppedClock
 from shared_record.db.engine import Database
 from shared_record.db.lookup import find_tenant
+from shared_record.hooks.loader import load_plugins
 from shared_record.keys import KeyRing
 from shared_record.settings import Settings
 from shared_record.tenancy.tenants import update_tenant
@@ -77,6 +80,27 @@ def test_check_prints_each_problem_and_exits_2(folder: Path) -> None:
             }
         ],
     }
+
+
+def test_a_theme_without_contrast_cannot_be_published(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check and apply say why, and write nothing; tenants with other themes are not concerned."""
+    faint = installed.parent / "more" / "faint"
+    shutil.copytree(REPOSITORY / "themes" / "default", faint)
+    tokens = (faint / "tokens.toml").read_text()
+    (faint / "tokens.toml").write_text(tokens.replace('muted = "#5b6462"', 'muted = "#bbbbbb"'))
+    plugins = load_plugins()
+    plugins = replace(plugins, theme_roots=[*plugins.theme_roots, faint.parent])
+    monkeypatch.setattr("shared_record.cli.tenants.load_plugins", lambda: plugins)
+    text = (installed / "borealis.toml").read_text()
+    (installed / "borealis.toml").write_text(text.replace('theme = "nocturne"', 'theme = "faint"'))
+    for command in ("check", "apply"):
+        result = run(command)
+        assert result.exit_code == 2
+        assert 'theme: the theme "faint" cannot be used: ' in result.stderr
+        assert "light.muted: found contrast 1.8" in result.stderr
+        assert "expected at least 4.5; #" in result.stderr
+    assert run("list").stdout == "No tenants yet. Run: shared-record tenants apply\n"
+    assert run("apply", "tenants/acme.toml").exit_code == 0
 
 
 def test_check_of_nothing_is_a_problem(folder: Path) -> None:

@@ -351,7 +351,7 @@ def test_the_export_format_of_the_guide_works(
 def test_the_theme_of_the_guide_is_sound(tmp_path: Path) -> None:
     for file in write_labelled("how-to/theme.md", tmp_path / "harbour"):
         assert file.exists()
-    assert load_themes([tmp_path])["harbour"].title == "Harbour"
+    assert load_themes([tmp_path]).sound["harbour"].title == "Harbour"
 
 
 # --- References ------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from shared_record.ledger.proofs import prove_record
 from shared_record.ledger.receipts import find_receipt, issue_receipt, list_receipts, proof_root
 from shared_record.ledger.records import find_delta
 from shared_record.ledger.status import read_status
+from shared_record.tenancy.customers import set_language
 from shared_record.tenancy.tenants import update_tenant
 from shared_record.verifier.checks import Result, check_export
 from shared_record.worker import Worker
@@ -91,6 +92,8 @@ def test_an_erased_customer_is_gone_and_everybody_else_is_proved_before_and_afte
     }
     with shop.db.read(shop.scope) as connection:
         receipts = {name: list_receipts(connection, shop.scope, shop.link(name).customer_id) for name in ("cust_b",)}
+    with shop.db.write(shop.scope) as connection:
+        set_language(connection, shop.scope, "cust_a", "de")
     assert erase(shop, "cust_a").deltas == 3
     for _ in range(3):
         for place, old in before.items():
@@ -116,7 +119,7 @@ def test_an_erased_customer_is_gone_and_everybody_else_is_proved_before_and_afte
         row = connection.execute(
             select(customer).where(customer.c.tenant_id == shop.scope.plane, customer.c.customer_id == who)
         ).one()
-        assert (row.display_name, row.sealed_key, row.head, row.next_head) == (None, None, None, None)
+        assert (row.display_name, row.sealed_key, row.head, row.next_head, row.language) == (None,) * 5
         assert row.external_id.startswith("erased-")
         trees = connection.execute(
             select(period_tree).where(period_tree.c.tenant_id == shop.scope.plane, period_tree.c.customer_id == who)

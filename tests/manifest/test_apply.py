@@ -102,6 +102,7 @@ def test_a_new_tenant_has_two_planes_two_logs_hosts_methods_and_settings(
             methods=("access_code", "sso"),
             policy="GATED",
             theme="nocturne",
+            language="de",
             hide_amounts=True,
             export_formats=["csv", "json"],
             checkpoint_seconds=30,
@@ -117,6 +118,7 @@ def test_a_new_tenant_has_two_planes_two_logs_hosts_methods_and_settings(
         True,
     )
     assert (settings.export_formats, settings.checkpoint_seconds) == (("csv", "json"), 30)
+    assert settings.language == "de"
     assert read(db, "acme~test", read_tenant) == settings
     assert host_rows(db, "acme") == {
         "usage.acme.example": ("serving", True, 0),

@@ -177,6 +177,13 @@ BROKEN = [
         "Write one line without control characters.",
     ),
     (
+        'name = "A"\nlanguage = "fr"',
+        2,
+        "language",
+        '"fr" is none of its values.',
+        "Known values: ar, de, en, es.",
+    ),
+    (
         'name = "A"\nhide_amounts = "yes"',
         2,
         "hide_amounts",
@@ -426,7 +433,11 @@ def test_paths_that_lead_nowhere_are_problems(tmp_path: Path) -> None:
 
 def test_the_files_of_this_repository_are_right() -> None:
     files, _ = find_files([REPOSITORY / "tenants"])
-    known = Known(["default", "nocturne", "broadsheet"], {"access_code": MethodSettings}, ["bundle", "csv", "json"])
+    known = Known(
+        ["default", "nocturne", "broadsheet"],
+        {"access_code": MethodSettings, "email_otp": MethodSettings},
+        ["bundle", "csv", "json", "jsonl", "pdf", "xlsx"],
+    )
     checked, problems = check_files(files, known)
     assert problems == []
     assert [one.settings["policy"] for one in checked] == ["TWO_TIER", "GATED", "OPEN"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import pytest
 
-from demo_server import Browser, Demo
-from shared_record.cli.seed import PROFILES
+from demo_server import Browser, Demo, wait_for
+from shared_record.cli.seed import MAILED, PROFILES, email_of
 from shared_record.clock import period_bounds, period_of
 
 pytestmark = pytest.mark.xdist_group("demo")
@@ -43,6 +45,31 @@ def test_three_tenants_show_the_three_policies_on_hosts_and_themes_of_their_own(
     assert set(hosts.values()) == {1}
     assert any(len(tenant["hosts"]) >= 2 for tenant in tenants)
     assert all(len(tenant["customers"]) >= 3 for tenant in tenants)
+
+
+def test_one_tenant_lets_its_customers_choose_and_the_mail_appears_in_the_terminal(demo: Demo) -> None:
+    person, browser = demo.seeded(MAILED), Browser(demo)
+    address = email_of(MAILED, person.customer_id)
+    assert address is not None
+    assert address in demo.card
+    chooser = browser.get(f"{person.url}/unlock").text
+    assert re.findall(r'name="method" value="([a-z_]+)"', chooser) == ["access_code", "email_otp"]
+    form = browser.get(f"{person.url}/unlock?method=email_otp").text
+    asked = browser.post(f"{person.url}/unlock", hidden(form) | {"field-address": address})
+    assert asked.status == 200
+    mail = wait_for("the mail", lambda: re.search(rf"To: {address}.*?Your code: ([0-9 ]+)", printed(demo), re.DOTALL))
+    opened = browser.post(f"{person.url}/unlock", hidden(asked.text) | {"field-code": mail[1]})
+    assert opened.status == 303
+    assert browser.get(person.url + "/activity").status == 200
+
+
+def hidden(form: str) -> dict[str, str]:
+    found = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form)
+    return {name: unescape(value) for name, value in found}
+
+
+def printed(demo: Demo) -> str:
+    return (demo.folder / "stdout").read_text()
 
 
 @pytest.mark.parametrize("slug", PROFILES)

@@ -71,7 +71,7 @@ def build_row(
         seq=seq,
         record_id=f"rec_{seq:026d}",
         receipt_id=entry.receipt_id(merkle.leaf_hash(text.encode())),
-        recorded_at=moment,
+        recorded=rfc3339(moment),
         used_at=None,
         amount=amount,
         running_total=total,
@@ -191,7 +191,7 @@ def test_other_sizes_match_when_wholly_covered(count: int) -> None:
 
 
 def test_details_that_retention_removed_still_match() -> None:
-    log = build(change=lambda row: replace(row, reference=None, reason=None, metadata_json=None, detail_salt=None))
+    log = build(change=lambda row: row._replace(reference=None, reason=None, metadata_json=None, detail_salt=None))
     outcome = check(log.export())
     assert outcome.result is Result.MATCHES
     assert "those of 7 rows were removed" in " ".join(outcome.checked)
@@ -237,7 +237,7 @@ def rehash(row: ExportRow, old: str, new: str) -> ExportRow:
     """Change the entry and its receipt id with it, as somebody would who knows how they are made."""
     assert old in row.entry
     text = row.entry.replace(old, new)
-    return replace(row, entry=text, receipt_id=entry.receipt_id(merkle.leaf_hash(text.encode())))
+    return row._replace(entry=text, receipt_id=entry.receipt_id(merkle.leaf_hash(text.encode())))
 
 
 def changed(seq: int, old: str, new: str) -> bytes:
@@ -272,7 +272,7 @@ def test_the_first_difference_is_named(data: bytes, reason: str) -> None:
 
 
 def test_details_without_their_salt_do_not_match() -> None:
-    log = build(change=lambda row: replace(row, detail_salt=None))
+    log = build(change=lambda row: row._replace(detail_salt=None))
     assert check(log.export()).reason == "record 1: details are shown without the salt that ties them to the entry"
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from client import Visitor, serve, url_of
 from shared_record.access import links
 from shared_record.access.policy import Surface, needs_session
-from shared_record.db.schema import metadata
+from shared_record.db.schema import audit_event, metadata
 from shared_record.hosts.resolver import Role
 from shared_record.tenancy.policies import Policy
 from world import Shop
@@ -72,9 +72,29 @@ def test_the_log_tells_what_happened_newest_first(shop: Shop, gate, visitor: Vis
     assert found["events"][0]["format"] == "csv"
     assert found["views"] == [{"hour": "2026-11-22T12:00:00.000Z", "tier": "inner", "views": 1}]
     page = visitor.get(f"{url}/access-log").text
-    for sentence in ("File downloaded: November 2026, csv.", "Not opened: an answer was not accepted", "Opened: "):
+    for sentence in ("File downloaded: November 2026, csv.", "Not opened: an answer was not accepted", "Opened in a "):
         assert sentence in page
     assert "Viewed once with step-up, 12:00 to 13:00 UTC." in page
+
+
+def test_a13_a_first_opening_in_a_browser_is_told_to_vendor_and_reader(shop: Shop, gate, visitor: Visitor) -> None:
+    url = url_of(shop, "cust_a")
+    visitor.unlock(url, shop.code("cust_a"))
+    shop.clock.advance(minutes=1)
+    visitor.unlock(url, shop.code("cust_a"))
+    shop.clock.advance(minutes=1)
+    thief = Visitor(gate)  # who has seen a photo of the invoice
+    assert thief.unlock(url, shop.code("cust_a")).status_code == 303
+    with shop.db.read(shop.scope) as connection:
+        rows = connection.execute(
+            select(audit_event.c.detail)
+            .where(audit_event.c.tenant_id == shop.scope.plane, audit_event.c.event == "session.issued")
+            .order_by(audit_event.c.at)
+        ).scalars()
+        assert [detail["new_device"] for detail in rows] == [True, False, True]
+    told = [one["newDevice"] for one in data_of(visitor, url)["events"] if one["kind"] == "session.issued"]
+    assert told == [True, False, True]
+    assert visitor.get(f"{url}/access-log").text.count("Opened in a new browser: ") == 2
 
 
 def test_changes_by_the_vendor_are_told_without_who_and_why(shop: Shop, visitor: Visitor) -> None:

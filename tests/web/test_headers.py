@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -74,7 +75,8 @@ def test_l09_every_route_of_both_applications_answers_with_the_headers(shop: Sho
                 assert answer.headers["Cache-Control"] != IMMUTABLE, where
             if not public:
                 assert "no-store" in answer.headers["Cache-Control"], where
-                assert answer.headers["Vary"] == "Cookie", where
+                is_page = answer.mimetype == "text/html"
+                assert answer.headers["Vary"] == ("Accept-Language, Cookie" if is_page else "Cookie"), where
             if answer.headers["Cache-Control"] == IMMUTABLE:
                 assert "Set-Cookie" not in answer.headers, where
             if answer.headers.get("Access-Control-Allow-Origin"):
@@ -88,10 +90,21 @@ def test_l09_every_route_of_both_applications_answers_with_the_headers(shop: Sho
 def test_t08_a_page_and_an_error_have_the_strict_policy(shop: Shop) -> None:
     shop.record("cust_a", "1")
     gate, _ = applications(shop)
-    for path in (shop.link("cust_a").path, "/c/unknown", "/nothing"):
+    link = shop.link("cust_a").path
+    for path in ("/c/unknown", "/nothing", f"{link}/unlock"):
         answer = Visitor(gate).get(f"{shop.hosts[0]}{path}")
         assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
         assert all(f"{name} 'none'" in CONTENT_SECURITY_POLICY for name in BASE)
+    nonces = set()
+    for _ in range(2):
+        answer = Visitor(gate).get(f"{shop.hosts[0]}{link}")
+        policy, _semicolon, scripts = answer.headers["Content-Security-Policy"].rpartition("; ")
+        assert policy == CONTENT_SECURITY_POLICY
+        nonce = scripts.removeprefix("script-src 'nonce-").removesuffix("'")
+        nonces.add(nonce)
+        found = re.findall(r"<script[^>]*>", answer.text)
+        assert found == re.findall(rf'<script nonce="{nonce}" src="/static/[^"]+" defer>', answer.text)
+    assert len(nonces) == 2
 
 
 def test_nothing_of_the_server_or_the_request_is_told(shop: Shop) -> None:

@@ -9,8 +9,12 @@ from shared_record.cli.context import emit, is_terminal, json_option, note, open
 from shared_record.cli.link import ACTOR, as_data, as_text
 from shared_record.errors import InvalidInputError
 from shared_record.hosts.names import claim_host
+from shared_record.languages import LANGUAGES
 from shared_record.ledger.erasure import erase_customer
-from shared_record.tenancy.customers import create_customer, rename_customer
+from shared_record.tenancy.customers import create_customer, rename_customer, set_language
+
+OF_TENANT = "tenant"
+"""In place of a language: the tenant's."""
 
 
 @click.group()
@@ -38,14 +42,18 @@ def list_(tenant: str, as_json: bool) -> None:
     epilog="""\b
 Examples:
   shared-record customer create cust_northwind --tenant acme
-  shared-record customer create cust_eastwind --tenant acme --name "Eastwind Ltd" --unit calls"""
+  shared-record customer create cust_eastwind --tenant acme --name "Eastwind Ltd" --unit calls
+  shared-record customer create cust_nordwind --tenant acme --language de"""
 )
 @click.argument("customer_id", metavar="CUSTOMER")
 @tenant_option
 @click.option("--name", metavar="TEXT", help="What people call the customer.")
 @click.option("--unit", metavar="TEXT", help="The unit of its deltas.  [default: the tenant's]")
+@click.option("--language", type=click.Choice(tuple(LANGUAGES)), help="Of its pages.  [default: the tenant's]")
 @json_option
-def create(customer_id: str, tenant: str, name: str | None, unit: str | None, as_json: bool) -> None:
+def create(
+    customer_id: str, tenant: str, name: str | None, unit: str | None, language: str | None, as_json: bool
+) -> None:
     """Make CUSTOMER before its first delta, and print its link."""
     installation = open_installation()
     scope = installation.tenant(tenant).scope
@@ -56,6 +64,8 @@ def create(customer_id: str, tenant: str, name: str | None, unit: str | None, as
         audit.record(
             connection, scope, installation.clock, "customer.created", actor=ACTOR, customer_id=made.customer_id
         )
+        if language is not None:
+            set_language(connection, scope, customer_id, language)
         found = links.show_link(connection, installation.keys, scope, customer_id)
     emit(as_data(installation, found), as_json=as_json, text=as_text(installation, found))
 
@@ -72,6 +82,30 @@ def rename(customer_id: str, name: str, tenant: str, as_json: bool) -> None:
     with installation.db.write(scope) as connection:
         rename_customer(connection, scope, customer_id, name)
     emit({"customer_id": customer_id, "name": name}, as_json=as_json, text=f"{customer_id} is now called {name}.")
+
+
+@customer.command(
+    epilog="""\b
+Examples:
+  shared-record customer language cust_x de --tenant acme
+  shared-record customer language cust_x tenant --tenant acme"""
+)
+@click.argument("customer_id", metavar="CUSTOMER")
+@click.argument("language", type=click.Choice((*LANGUAGES, OF_TENANT)))
+@tenant_option
+@json_option
+def language(customer_id: str, language: str, tenant: str, as_json: bool) -> None:
+    """Set the LANGUAGE of CUSTOMER's pages, or go back to the tenant's. Its readers can still choose another one."""
+    installation = open_installation()
+    scope, chosen = installation.tenant(tenant).scope, None if language == OF_TENANT else language
+    with installation.db.write(scope) as connection:
+        set_language(connection, scope, customer_id, chosen)
+    name = "the tenant's language" if chosen is None else LANGUAGES[chosen]
+    emit(
+        {"customer_id": customer_id, "language": chosen},
+        as_json=as_json,
+        text=f"The pages of {customer_id} are in {name}.",
+    )
 
 
 @customer.command(

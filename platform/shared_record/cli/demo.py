@@ -23,7 +23,7 @@ from shared_record.access import apikeys, links
 from shared_record.bundled import bundled_folder
 from shared_record.cli.context import is_terminal, note
 from shared_record.cli.run import export_settings, installation_options, prepare
-from shared_record.cli.seed import count_deltas, seed_tenant
+from shared_record.cli.seed import count_deltas, email_of, seed_tenant
 from shared_record.clock import Clock, SystemClock
 from shared_record.db import lookup
 from shared_record.db.engine import Database
@@ -112,7 +112,7 @@ def _set_up(settings: Settings, db: Database, *, seed: bool) -> dict[str, Any]:
 def _apply_tenants(settings: Settings, db: Database, keys: KeyRing, clock: Clock) -> list[str]:
     plugins = load_plugins()
     known = Known(
-        themes=frozenset(load_themes(plugins.theme_roots)),
+        themes=frozenset(load_themes(plugins.theme_roots).sound),
         methods={slug: kind.settings_model for slug, kind in plugins.step_up_methods.items()},
         formats=frozenset(plugins.export_formats),
         platform_hosts=settings.platform_hosts,
@@ -300,7 +300,10 @@ def _print_card(card: dict[str, Any]) -> None:
     lines = ["", "Shared Record is running. Open a link as a customer would:", ""]
     for tenant in card["tenants"]:
         lines.append(f"{tenant['slug']}  {tenant['policy']}, theme {tenant['theme']}")
-        lines += [f"  {one['url']}  code {one['access_code']}" for one in tenant["customers"]]
+        for one in tenant["customers"]:
+            lines.append(f"  {one['url']}  code {one['access_code']}")
+            if address := email_of(tenant["slug"], one["customer_id"]):
+                lines.append(f"    or a code by e-mail to {address}, which appears below")
         lines += [f"  API key  {tenant['api_key']}", f"  test data  {tenant['test_api_key']}", ""]
     lines += [f"Platform  {card['platform']['url']}  (API at /api/v1)", "Stop      Ctrl-C", ""]
     click.echo("\n".join(lines))

@@ -15,6 +15,7 @@ import click
 from shared_record import log
 from shared_record.cli.address import note_address
 from shared_record.cli.context import note
+from shared_record.cli.export import furnishing
 from shared_record.clock import SystemClock
 from shared_record.db import lookup
 from shared_record.db import migrate as migrations
@@ -24,6 +25,7 @@ from shared_record.delivery.egress import Egress
 from shared_record.delivery.mail import open_post
 from shared_record.delivery.mailer import Mailer
 from shared_record.errors import ConfigurationError
+from shared_record.exports.building import Builder
 from shared_record.hooks.loader import load_plugins
 from shared_record.keys import KeyRing
 from shared_record.ledger.announce import expand
@@ -150,8 +152,10 @@ def worker(supervised: bool, **options: Any) -> None:
         signal.signal(name, lambda *_: stop.set())
     db = Database(settings.sqlalchemy_url)
     locks = open_lock_store(settings)
-    keys, anchors = KeyRing.load(settings.keys_path), load_plugins().checkpoint_anchors
-    loop = Worker(db, keys, SystemClock(), locks, settings.checkpoint_seconds, anchors)
+    keys, plugins = KeyRing.load(settings.keys_path), load_plugins()
+    loop = Worker(db, keys, SystemClock(), locks, settings.checkpoint_seconds, plugins.checkpoint_anchors)
+    furnish = furnishing(db, keys, settings, plugins)
+    loop.exports = Builder(db, keys, loop.clock, plugins.export_formats, settings.exports_path, furnish)
     # Deliveries have a thread, and connections to the database, of their own: checkpoints never wait for a receiver.
     outgoing = Database(settings.sqlalchemy_url)
     deliverer = Deliverer(outgoing, loop.keys, loop.clock, Egress(settings.egress_allow), expand)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from shared_record.access import entitlements
 from shared_record.clock import SteppedClock, period_bounds, period_of, rfc3339
 from shared_record.db.engine import Database
 from shared_record.db.lookup import TenantRow
@@ -64,6 +65,16 @@ PROFILES: dict[str, tuple[Profile, ...]] = {
 }
 
 
+MAILED = "borealis"
+"""The tenant whose customers may choose a mailed code too."""
+
+
+def email_of(slug: str, external_id: str) -> str | None:
+    """Return the address that is listed for a demo customer, if there is one."""
+    known = slug == MAILED and external_id in {profile.external_id for profile in PROFILES[slug]}
+    return f"{external_id.removeprefix('cust_')}@customer.example" if known else None
+
+
 def count_deltas(slugs: list[str]) -> int:
     """Return how many deltas seeding these tenants records."""
     return sum(profile.before + profile.current for slug in slugs for profile in PROFILES.get(slug, ()))
@@ -88,6 +99,7 @@ def seed_tenant(
     start, _ = period_bounds(period_of(period_bounds(period_of(until))[0] - timedelta(days=1)))
     clock.set(start)
     _name_customers(db, keys, clock, scope, profiles)
+    _list_addresses(db, keys, clock, tenant)
     day = start.date()
     for moment, delta_list in _timeline(profiles, start, until):
         if moment.date() != day:
@@ -113,6 +125,14 @@ def _name_customers(
                 create_customers(
                     connection, keys, clock, scope, [profile.external_id], display_name=profile.display_name
                 )
+
+
+def _list_addresses(db: Database, keys: KeyRing, clock: SteppedClock, tenant: TenantRow) -> None:
+    with db.write(tenant.scope) as connection:
+        for profile in PROFILES.get(tenant.slug, ()):
+            if address := email_of(tenant.slug, profile.external_id):
+                rule = entitlements.email(address)
+                entitlements.allow(connection, keys, clock, tenant.scope, profile.external_id, rule, "cli:demo")
 
 
 def _timeline(

@@ -156,12 +156,14 @@ def _check_or_exit(
 
 def _known(platform_hosts: tuple[str, ...]) -> Known:
     plugins = load_plugins()
+    themes = load_themes(plugins.theme_roots)
     return Known(
-        themes=load_themes(plugins.theme_roots).keys(),
+        themes=themes.sound.keys(),
         methods={slug: method.settings_model for slug, method in plugins.step_up_methods.items()},
         formats=plugins.export_formats.keys(),
         platform_hosts=platform_hosts,
         anchors={slug: anchor.settings_model for slug, anchor in plugins.checkpoint_anchors.items()},
+        broken_themes={slug: [str(one) for one in reasons] for slug, reasons in themes.broken.items()},
     )
 
 

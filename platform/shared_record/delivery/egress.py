@@ -10,6 +10,7 @@ import concurrent.futures
 import http.client
 import io
 import ipaddress
+import logging
 import re
 import socket
 import ssl
@@ -75,6 +76,8 @@ _NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)", re.ASCII)
 
 Resolve = Callable[[str, int], Iterable[str]]
 """Returns the addresses of a name, as text; raises ``OSError``."""
+
+_log = logging.getLogger("shared_record.delivery")
 
 
 class EgressError(SharedRecordError):
@@ -194,6 +197,7 @@ class Egress:
         if not found:
             raise EgressError("the host name has no address")
         if not all(self._may_reach(address, target) for address in found):
+            _log.warning("egress.blocked")
             raise EgressRefusedError("the host name leads to an address that may not be reached")
         return [str(address) for address in found]
 

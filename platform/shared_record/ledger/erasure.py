@@ -23,6 +23,7 @@ from shared_record.db.schema import (
     customer_secret,
     delta_detail,
     entitlement,
+    export_job,
     imported_code,
     leaf,
     link,
@@ -39,6 +40,7 @@ from shared_record.db.schema import (
 from shared_record.db.scope import Scope
 from shared_record.delivery import outbox
 from shared_record.errors import NotFoundError
+from shared_record.ledger.breakdowns import forget_delta, forget_tree
 from shared_record.tenancy.customers import require_customer
 
 CHUNK = 10_000
@@ -93,6 +95,7 @@ _ERASE_CUSTOMER = (
     .values(
         external_id=bindparam("new_name"),
         display_name=None,
+        language=None,
         sealed_key=None,
         head=None,
         next_head=None,
@@ -122,6 +125,7 @@ _OF_STEP_UP = tuple(
         pinned_address,
         entitlement,
         mail,
+        export_job,
     )
 )
 _END_SESSIONS = session.delete().where(session.c.tenant_id == _T, session.c.customer_id == _WHO)
@@ -138,12 +142,14 @@ class Erased:
 def erase_details(connection: Connection, clock: Clock, scope: Scope, record_id: str, actor: str) -> bool:
     """Remove reason, reference, metadata and salt of one delta; return whether there were any left.
 
-    Its amount, time and place in the record stay. An unknown delta raises ``NotFoundError`` (``RECORD_NOT_FOUND``).
+    Its amount, time and place in the record stay; it counts under no value of a breakdown any more. An unknown delta
+    raises ``NotFoundError`` (``RECORD_NOT_FOUND``).
     """
     row = connection.execute(_BY_RECORD, {"t": scope.plane, "record": record_id}).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no delta {record_id!r}.", code="RECORD_NOT_FOUND")
     place = {"t": scope.plane, "tree": row.tree_id, "first": row.seq, "last": row.seq}
+    forget_delta(connection, scope, row.tree_id, row.seq)
     if not connection.execute(_DELETE_DETAILS, place).rowcount:
         return False
     _audit(connection, clock, scope, "record.erased", actor, row.customer_id, record_id=record_id)
@@ -202,6 +208,7 @@ def erase_customer(connection: Connection, clock: Clock, scope: Scope, external_
         tree = of_tenant | {"tree": row.tree_id}
         connection.execute(_ERASE_TREE, tree)
         connection.execute(_DELETE_DETAILS, tree | {"first": 1, "last": row.size})
+        forget_tree(connection, scope, row.tree_id)
         connection.execute(_ERASE_ENTRIES, tree)
         connection.execute(erase_statement, tree)
     erased = Erased(f"erased-{secrets.token_hex(8)}", sum(row.size for row in trees))

@@ -28,6 +28,7 @@ from shared_record.errors import ConflictError
 from shared_record.identifiers import new_identifier, ordered_hex
 from shared_record.keys import KeyRing
 from shared_record.ledger.amounts import Total
+from shared_record.ledger.breakdowns import count_values
 from shared_record.ledger.entry import detail_hash, entry_salt, entry_text, receipt_id
 from shared_record.ledger.merkle import leaf_hash
 from shared_record.tenancy.customers import (
@@ -97,7 +98,7 @@ class Once(Protocol):
 _NOTHING_TO_ADJUST = Rejected("ADJUSTS_NOT_FOUND", "no delta of this customer matches `adjusts`.", "adjusts")
 
 _T: BindParameter[UUID] = bindparam("t")
-_UNIT = select(tenant.c.unit).where(tenant.c.tenant_id == _T)
+_COUNTING = select(tenant.c.unit, tenant.c.breakdowns).where(tenant.c.tenant_id == _T)
 _TREES = (
     select(period_tree)
     .where(
@@ -216,6 +217,7 @@ class _Tree:
     changed: bool = False
     new_for: UUID | None = None
     """The customer, when this transaction begins the tree: it is stored with its first delta."""
+    breakdowns: list[str] | None = None
     days: dict[Any, list[str]] = field(default_factory=dict)
 
 
@@ -395,6 +397,7 @@ class _Intake:
                 row.last_rx,
                 row.last_leaf,
                 adjusts_period=closing.get(row.customer_id),
+                breakdowns=row.breakdowns,
             )
         return found
 
@@ -402,7 +405,7 @@ class _Intake:
         """Return the next tree of each customer: this month's, or the month after one that is closing already."""
         if not customers:
             return {}
-        unit = self.connection.execute(_UNIT, {"t": self.scope.config}).scalar_one()
+        counting = self.connection.execute(_COUNTING, {"t": self.scope.config}).one()
         newest = {
             row.customer_id: row
             for row in self.connection.execute(_NEWEST_TREES, {"t": self.scope.plane, "customers": customers})
@@ -417,7 +420,7 @@ class _Intake:
             found[customer_id] = _Tree(
                 f"r_{ordered_hex(self.now)}",
                 period,
-                units[customer_id] or unit,
+                units[customer_id] or counting.unit,
                 before.base + before.size if before is not None else 0,
                 size=0,
                 total=Total(),
@@ -425,6 +428,7 @@ class _Intake:
                 last_leaf=None,
                 adjusts_period=late_for,
                 new_for=customer_id,
+                breakdowns=counting.breakdowns or None,
             )
         return found
 
@@ -487,6 +491,8 @@ class _Intake:
             ],
         )
         self._count_days(changed)
+        if keys := {tree.tree_id: tree.breakdowns for tree in changed if tree.breakdowns}:
+            count_values(self.connection, self.scope, keys, self.leaves, self.details)
 
     def _begin_trees(self, trees: list[_Tree]) -> None:
         if trees:
@@ -499,6 +505,7 @@ class _Intake:
                     "unit": tree.unit,
                     "base": tree.base,
                     "frontier": b"",
+                    "breakdowns": tree.breakdowns,
                     "created_at": self.now,
                 }
                 for tree in trees

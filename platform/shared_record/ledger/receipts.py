@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select, bindparam, func, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select, bindparam, func, or_, select
 
 from shared_record.clock import Clock
 from shared_record.db.schema import customer, leaf, node, period_tree, receipt
@@ -47,6 +47,34 @@ _OF_CUSTOMER = (
     select(receipt)
     .where(receipt.c.tenant_id == _T, receipt.c.customer_id == bindparam("who"))
     .order_by(receipt.c.start.desc(), receipt.c.end.desc(), receipt.c.revision.desc())
+)
+_later = receipt.alias("later")
+_PAGE = (
+    select(
+        receipt,
+        select(_later.c.receipt_id)
+        .where(
+            _later.c.tenant_id == _T,
+            _later.c.customer_id == receipt.c.customer_id,
+            _later.c.start == receipt.c.start,
+            _later.c.end == receipt.c.end,
+            _later.c.revision > receipt.c.revision,
+        )
+        .exists()
+        .label("superseded"),
+    )
+    .where(receipt.c.tenant_id == _T, receipt.c.customer_id == bindparam("who"))
+    .order_by(receipt.c.issued_at.desc(), receipt.c.revision.desc(), receipt.c.receipt_id.desc())
+    .limit(bindparam("most"))
+)
+_AT = bindparam("at", type_=receipt.c.issued_at.type)
+_REVISION: BindParameter[int] = bindparam("nth")
+_PAGE_OLDER = _PAGE.where(
+    or_(
+        receipt.c.issued_at < _AT,
+        (receipt.c.issued_at == _AT) & (receipt.c.revision < _REVISION),
+        (receipt.c.issued_at == _AT) & (receipt.c.revision == _REVISION) & (receipt.c.receipt_id < bindparam("id")),
+    )
 )
 _BY_ROOT = (
     select(receipt)
@@ -238,6 +266,20 @@ def list_receipts(connection: Connection, scope: Scope, customer_id: UUID) -> li
     """Return all receipts of a customer, newest window first, newest revision of each first."""
     rows = connection.execute(_OF_CUSTOMER, {"t": scope.plane, "who": customer_id})
     return [_receipt(row) for row in rows]
+
+
+def turn_receipts(
+    connection: Connection, scope: Scope, customer_id: UUID, *, most: int, after: Receipt | None = None
+) -> list[tuple[Receipt, bool]]:
+    """Return receipts of a customer, newest first, each with whether a later revision of its window exists.
+
+    ``after``: the last of the page before.
+    """
+    asked: dict[str, Any] = {"t": scope.plane, "who": customer_id, "most": most}
+    if after is not None:
+        asked |= {"at": after.issued_at, "nth": after.revision, "id": after.receipt_id}
+    rows = connection.execute(_PAGE if after is None else _PAGE_OLDER, asked)
+    return [(_receipt(row), bool(row.superseded)) for row in rows]
 
 
 def later_revision(connection: Connection, scope: Scope, found: Receipt) -> Receipt | None:

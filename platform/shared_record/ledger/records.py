@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, select
+import orjson
+from sqlalchemy import BindParameter, Connection, Row, Select, bindparam, or_, select
 from sqlalchemy.sql import ColumnElement
 
 from shared_record.clock import period_bounds
@@ -30,6 +31,7 @@ from shared_record.db.schema import (
 from shared_record.db.scope import Scope
 from shared_record.keys import KeyRing
 from shared_record.ledger.amounts import Total, subtract
+from shared_record.ledger.breakdowns import find_part, values_of
 from shared_record.ledger.entry import receipt_id
 from shared_record.tenancy.customers import reference_key
 from shared_record.tenancy.tenants import tenant_key
@@ -180,6 +182,7 @@ class Period:
     ptotal: str
     proot: bytes | None
     pepoch: int | None
+    breakdowns: tuple[str, ...] = ()
 
     @property
     def bounds(self) -> tuple[datetime, datetime]:
@@ -220,13 +223,17 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which deltas to show. Moments are half-open on the recorded time; ``late``: used before its period began."""
+    """Which deltas to show. Moments are half-open on the recorded time; ``late``: used before its period began.
+
+    ``dimension``: a key of metadata and the value under it (see ``breakdowns.values_of``).
+    """
 
     period: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     record_id: str | None = None
     late: bool = False
+    dimension: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,14 +383,14 @@ def search(
     ]
     spans = [(period, first, last) for period, first, last in spans if last > first]
     extra = _extra(wanted)
-    count, total = _measure(connection, scope, spans, extra)
+    count, total = _measure(connection, scope, spans, wanted, extra)
     found: list[Record] = []
     if before is not None:
         for period, first, last in reversed(spans):
             if period.period < before[0] or len(found) > most:
                 continue
             low = max(first, before[1]) if period.period == before[0] else first
-            found += _rows(connection, scope, period, _ROWS_UP, low, last, most + 1 - len(found), extra)
+            found += _matching(connection, scope, period, _ROWS_UP, low, last, most + 1 - len(found), wanted, extra)
         more_newer, more_older = len(found) > most, True
         found = list(reversed(found[:most]))
     else:
@@ -391,7 +398,7 @@ def search(
             if (after is not None and period.period > after[0]) or len(found) > most:
                 continue
             high = min(last, after[1] - 1) if after is not None and period.period == after[0] else last
-            found += _rows(connection, scope, period, _ROWS_DOWN, first, high, most + 1 - len(found), extra)
+            found += _matching(connection, scope, period, _ROWS_DOWN, first, high, most + 1 - len(found), wanted, extra)
         more_newer, more_older = after is not None, len(found) > most
         found = found[:most]
     newer = f"{found[0].period.period}.{found[0].seq}" if found and more_newer else None
@@ -405,20 +412,65 @@ def _extra(wanted: Filter) -> list[ColumnElement[bool]]:
         extra.append(leaf.c.record_id == wanted.record_id)
     if wanted.late:
         extra.append(leaf.c.at < bindparam("began"))
+    if wanted.dimension is not None:
+        # Metadata is canonical JSON, so a member has one spelling; what is nested deeper is sorted out afterwards.
+        key, value = (orjson.dumps(text).decode() for text in wanted.dimension)
+        spellings = (f"{key}:{value}", f"{key}:{wanted.dimension[1]}")
+        extra.append(or_(*(delta_detail.c.metadata.contains(text, autoescape=True) for text in spellings)))
     return extra
+
+
+def _matching(
+    connection: Connection,
+    scope: Scope,
+    period: Period,
+    query: Select[Any],
+    after: int,
+    upto: int,
+    most: int,
+    wanted: Filter,
+    extra: list[ColumnElement[bool]],
+) -> Iterator[Record]:
+    """Yield at most ``most`` deltas that match, in the order of ``query``."""
+    if wanted.dimension is None:
+        yield from _rows(connection, scope, period, query, after, upto, most, extra)
+        return
+    key, value = wanted.dimension
+    while most > 0 and after < upto:
+        rows = list(_rows(connection, scope, period, query, after, upto, _AT_ONCE, extra))
+        for record in rows:
+            if values_of(record.metadata, (key,)).get(key) == value:
+                yield record
+                most -= 1
+                if not most:
+                    return
+        if len(rows) < _AT_ONCE:
+            return
+        after, upto = (after, rows[-1].seq - 1) if query is _ROWS_DOWN else (rows[-1].seq, upto)
+
+
+_AT_ONCE = 500
 
 
 def _measure(
     connection: Connection,
     scope: Scope,
     spans: list[tuple[Period, int, int]],
+    wanted: Filter,
     extra: list[ColumnElement[bool]],
 ) -> tuple[int, str]:
-    """Return count and exact sum over ``spans``: from running totals, or row by row where ``extra`` conditions hold."""
+    """Return count and exact sum over ``spans``: from running totals and counters where there are any, else by rows."""
     count, total = 0, Total()
     for period, first, last in spans:
+        if len(extra) == 1 and wanted.dimension is not None and (first, last) == (0, period.size):
+            part = find_part(connection, scope, period.tree_id, *wanted.dimension)
+            if part is not None:
+                count += part.count
+                total.add(part.total)
+                continue
         if extra:
-            for record in _rows(connection, scope, period, _ROWS_UP, first, last, last - first, extra):
+            rows = _matching(connection, scope, period, _ROWS_UP, first, last, last - first, wanted, extra)
+            for record in rows:
                 count += 1
                 total.add(record.amount)
             continue
@@ -522,4 +574,5 @@ def _period(row: Row[*tuple[Any, ...]]) -> Period:
         row.ptotal,
         row.proot,
         row.pepoch,
+        tuple(row.breakdowns or ()),
     )

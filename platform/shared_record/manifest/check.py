@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Known:
     formats: Collection[str]
     platform_hosts: Collection[str] = ()
     anchors: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    broken_themes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Installed themes that cannot be used, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,10 @@ def _without_secrets(value: Any) -> Any:
 
 def _check_theme(data: Mapping[str, Any], report: Report, known: Known) -> None:
     theme = data.get("theme")
-    if isinstance(theme, str) and theme not in known.themes:
+    if isinstance(theme, str) and (reasons := known.broken_themes.get(theme)):
+        for reason in reasons:
+            report.add(("theme",), f"the theme {quoted(theme)} cannot be used: {reason}.", "See `theme check`.")
+    elif isinstance(theme, str) and theme not in known.themes:
         report.add(("theme",), f"there is no theme {quoted(theme)}.", suggest(theme, known.themes, noun="themes"))
 
 

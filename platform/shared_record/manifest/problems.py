@@ -125,6 +125,8 @@ def _in_words(error: ErrorDetails, known: Collection[str]) -> tuple[str, str]:
             return f"is longer than {context['max_length']} characters.", "Shorten it."
         case "witness_key":
             return f"is {error['msg']}.", "Copy the key as the witness publishes it: name+id+key."
+        case "not_an_origin":
+            return f"{error['msg']}.", "Write scheme, host and, where it is not 443, the port; no path and no wildcard."
         case "string_pattern_mismatch" if name == "url":
             return f"{quoted(error['input'])} is no address.", "Begin with https:// or http://."
         case "model_type" if path[:1] == ("hosts",):

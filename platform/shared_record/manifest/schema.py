@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
@@ -9,6 +10,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from shared_record.hosts.names import HostError, claim_host
 from shared_record.ledger.note import WitnessKey
 from shared_record.ledger.tiles import GROUP
 
@@ -73,6 +75,36 @@ class WitnessEntry(_Table):
     vkey: Annotated[str, AfterValidator(_witness_key)]
 
 
+_ORIGIN = re.compile(r"https://([^/:?#@\[\]]+)(?::([1-9][0-9]{0,4}))?")
+
+
+def _origin(text: str) -> str:
+    """Return an https origin as browsers write it (RFC 6454, section 6.2): no path, no wildcard, A-labels."""
+    match = _ORIGIN.fullmatch(text)
+    try:
+        if match is None or int(match[2] or 443) > 65_535:
+            raise ValueError
+        host, _ = claim_host(match[1])
+    except (ValueError, HostError) as error:
+        raise PydanticCustomError(
+            "not_an_origin",
+            "{origin} is not an https origin such as https://portal.example",
+            {"origin": f'"{text}"'},
+        ) from error
+    return f"https://{host}" if match[2] in (None, "443") else f"https://{host}:{match[2]}"
+
+
+def _each_once(names: list[str]) -> list[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise PydanticCustomError("named_twice", "{name} is named twice", {"name": f'"{name}"'})
+    return names
+
+
+BreakdownKey = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f:]+$", max_length=64)]
+"""A key of metadata. It stands before a colon in addresses, so it has none."""
+
+
 class AnchorEntry(_Table):
     """An anchor of checkpoints; ``settings`` are the plugin's own."""
 
@@ -86,12 +118,15 @@ class Manifest(_Table):
     name: Annotated[str, _line(200)]
     hosts: list[Annotated[HostEntry, BeforeValidator(_bare_host)]] = []
     theme: str = "default"
+    language: Literal["en", "de", "es", "ar"] | None = None
     policy: Literal["TWO_TIER", "GATED", "OPEN"] = "TWO_TIER"
     unit: Annotated[str, _line(64)] = "units"
     zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     contact: Annotated[str, _line(200, min_length=0)] = ""
     hide_amounts: bool = False
     export_formats: list[str] = []
+    embed_origins: Annotated[list[Annotated[str, AfterValidator(_origin)]], Field(max_length=20)] = []
+    breakdowns: Annotated[list[BreakdownKey], Field(max_length=5), AfterValidator(_each_once)] = []
     checkpoint_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
     retention_days: Literal[7, 30, 90] | None = None
     api_rate: Annotated[int, Field(ge=1, le=100_000)] = 100
@@ -106,12 +141,15 @@ class Manifest(_Table):
 SETTINGS = (
     "name",
     "theme",
+    "language",
     "policy",
     "unit",
     "zone",
     "contact",
     "hide_amounts",
     "export_formats",
+    "embed_origins",
+    "breakdowns",
     "checkpoint_seconds",
     "retention_days",
     "api_rate",

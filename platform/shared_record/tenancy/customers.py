@@ -21,6 +21,7 @@ from shared_record.delivery import outbox
 from shared_record.delivery.events import CUSTOMER_CREATED
 from shared_record.errors import ConflictError, InvalidInputError, NotFoundError
 from shared_record.keys import KeyRing, handle_digest
+from shared_record.languages import LANGUAGES
 
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _T: BindParameter[UUID] = bindparam("t")
@@ -152,6 +153,19 @@ def rename_customer(connection: Connection, scope: Scope, external_id: str, disp
         .where(customer.c.tenant_id == _T, customer.c.customer_id == bindparam("who"))
         .values(display_name=bindparam("name")),
         {"t": scope.plane, "who": found.customer_id, "name": _label(display_name)},
+    )
+
+
+def set_language(connection: Connection, scope: Scope, external_id: str, language: str | None) -> None:
+    """Set the language of a customer's pages, ``None`` for the tenant's; ``NotFoundError`` (``CUSTOMER_NOT_FOUND``)."""
+    if language is not None and language not in LANGUAGES:
+        raise InvalidInputError(f"Pages come in these languages: {', '.join(LANGUAGES)}.")
+    found = require_customer(connection, scope, external_id)
+    connection.execute(
+        customer.update()
+        .where(customer.c.tenant_id == _T, customer.c.customer_id == bindparam("who"))
+        .values(language=bindparam("tag")),
+        {"t": scope.plane, "who": found.customer_id, "tag": language},
     )
 
 

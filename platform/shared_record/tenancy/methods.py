@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from shared_record.db.schema import tenant_method
 from shared_record.db.scope import Scope
@@ -23,13 +23,17 @@ class MethodRow:
     epoch: int
 
 
+_ALL = (
+    select(*(tenant_method.c[name] for name in MethodRow.__dataclass_fields__))
+    .where(tenant_method.c.tenant_id == bindparam("t"))
+    .order_by(tenant_method.c.position, tenant_method.c.slug)
+)
+_ENABLED = _ALL.where(tenant_method.c.enabled.is_(True))
+
+
 def list_methods(connection: Connection, scope: Scope, *, enabled_only: bool = True) -> tuple[MethodRow, ...]:
     """Return the tenant's methods in the order in which they are offered."""
-    columns = [tenant_method.c[name] for name in MethodRow.__dataclass_fields__]
-    statement = select(*columns).where(tenant_method.c.tenant_id == scope.config)
-    if enabled_only:
-        statement = statement.where(tenant_method.c.enabled.is_(True))
-    rows = connection.execute(statement.order_by(tenant_method.c.position, tenant_method.c.slug))
+    rows = connection.execute(_ENABLED if enabled_only else _ALL, {"t": scope.config})
     return tuple(MethodRow(*row) for row in rows)
 
 

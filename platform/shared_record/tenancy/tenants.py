@@ -25,6 +25,7 @@ SETTINGS = frozenset(
         "name",
         "policy",
         "theme",
+        "language",
         "zone",
         "unit",
         "contact",
@@ -34,6 +35,8 @@ SETTINGS = frozenset(
         "api_rate",
         "api_burst",
         "export_formats",
+        "embed_origins",
+        "breakdowns",
         "witnesses",
         "witness_quorum",
         "anchors",
@@ -42,7 +45,7 @@ SETTINGS = frozenset(
     }
 )
 """What ``update_tenant`` may change."""
-LISTS = ("export_formats", "witnesses", "anchors")
+LISTS = ("export_formats", "embed_origins", "breakdowns", "witnesses", "anchors")
 _ENDS_SESSIONS = ("policy", "state")
 
 
@@ -50,6 +53,8 @@ _ENDS_SESSIONS = ("policy", "state")
 class TenantSettings:
     """The settings of a tenant, as its live row has them; both planes use them.
 
+    ``embed_origins``: sites that may show a receipt in a frame, each as a browser writes its origin.
+    ``breakdowns``: keys of metadata by which usage is broken down, in periods that begin from now on.
     ``witnesses``: ``{"url", "vkey"}``; ``anchors``: ``{"anchor", "settings"}``, ``anchor`` being the slug of a plugin's
     class. Only the live log is witnessed and anchored.
     """
@@ -57,6 +62,7 @@ class TenantSettings:
     name: str
     policy: Policy
     theme: str
+    language: str | None
     zone: str
     unit: str
     contact: str
@@ -66,6 +72,8 @@ class TenantSettings:
     api_rate: int
     api_burst: int
     export_formats: tuple[str, ...]
+    embed_origins: tuple[str, ...]
+    breakdowns: tuple[str, ...]
     witnesses: tuple[dict[str, str], ...]
     witness_quorum: int
     anchors: tuple[dict[str, Any], ...]

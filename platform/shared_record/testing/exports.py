@@ -6,11 +6,10 @@ import inspect
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from shared_record.plugin import ExportFormat, ExportOptions, ExportRow, ExportSummary, RecordFacts
+from shared_record.plugin import ExportFormat, ExportOptions, ExportRow, ExportSummary, RecordFacts, utc_text
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 AMOUNTS = (
@@ -35,7 +34,7 @@ class ExportFormatContract:
                 seq=seq,
                 record_id=f"rec_{seq}",
                 receipt_id="0x" + f"{seq:02x}" * 32,
-                recorded_at=NOON,
+                recorded=utc_text(NOON),
                 used_at="2026-11-22T11:59:59.5Z" if seq % 2 else None,
                 amount=amount,
                 running_total=total,
@@ -107,7 +106,7 @@ class ExportFormatContract:
         rows = list(self.rows())
         whole, _ = self.written(rows)
         assert self.written(rows[:-1])[0] != whole
-        assert self.written([*rows[:-1], replace(rows[-1], amount="1", entry='{"q":1}')])[0] != whole
+        assert self.written([*rows[:-1], rows[-1]._replace(amount="1", entry='{"q":1}')])[0] != whole
 
     def test_it_reads_the_rows_once_and_writes_as_it_goes(self) -> None:
         """A million rows need no more memory than a few: they come as a stream that cannot be rewound."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flask import Response
+
+from shared_record.languages import spoken
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -18,6 +22,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "require-trusted-types-for 'script'",
     )
 )
+FRAME_OPTIONS = "X-Frame-Options"
 IMMUTABLE = "public, max-age=31536000, immutable"
 _HSTS = "max-age=31536000"
 
@@ -28,11 +33,28 @@ def allow_scripts(response: Response, nonce: str) -> Response:
     return response
 
 
+def allow_framing(response: Response, origins: Iterable[str]) -> Response:
+    """Let pages of exactly these https origins show this one answer in a frame; without any, nobody may."""
+    named = " ".join(origins)
+    if named:
+        policy = response.headers.get("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        response.headers["Content-Security-Policy"] = policy.replace(
+            "frame-ancestors 'none'", f"frame-ancestors {named}"
+        )
+        response.headers[FRAME_OPTIONS] = ""
+    return response
+
+
 def protect(response: Response, *, secure: bool) -> Response:
     """Add the headers every answer has; what a handler set itself stays (a static file's caching)."""
     headers = response.headers
     headers.setdefault("Cache-Control", "private, no-store")
     headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+    if "frame-ancestors" not in headers["Content-Security-Policy"]:
+        headers["Content-Security-Policy"] += "; frame-ancestors 'none'"
+    # The older header cannot name origins: it goes where `frame-ancestors` names some, and says DENY everywhere else.
+    if headers.setdefault(FRAME_OPTIONS, "DENY") == "":
+        del headers[FRAME_OPTIONS]
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "no-referrer"
     headers["X-Robots-Tag"] = "noindex, nofollow, noarchive"
@@ -41,6 +63,9 @@ def protect(response: Response, *, secure: bool) -> Response:
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
     if headers["Cache-Control"] != IMMUTABLE:
         headers["Vary"] = "Cookie"
+    if response.mimetype == "text/html" and headers["Cache-Control"] != IMMUTABLE:
+        headers["Vary"] = "Accept-Language, Cookie"
+        headers["Content-Language"] = spoken()
     if secure:
         headers["Strict-Transport-Security"] = _HSTS
     return response

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -14,9 +16,11 @@ from jinja2 import Environment
 
 from shared_record.errors import ConfigurationError
 from shared_record.plugin import standalone_verifiers
-from shared_record.theming.loader import Theme, environment
-from shared_record.web.headers import IMMUTABLE
-from shared_record.web.record.pages import Assets, Shell
+from shared_record.theming.loader import Picture, Theme, environment
+from shared_record.theming.tokens import Scheme
+from shared_record.web.conditional import page_tag
+from shared_record.web.headers import IMMUTABLE, allow_scripts
+from shared_record.web.record.pages import Assets, Gated, Leave, Logo, Problem, Shell, Unlock
 
 STATIC = Path(__file__).parent / "static"
 TEMPLATES = Path(__file__).parent / "record" / "templates"
@@ -26,7 +30,10 @@ MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".py": "text/x-python; charset=utf-8",
     ".html": "text/html; charset=utf-8",
+    ".png": "image/png",
 }
+WITHOUT_SCRIPT = (Gated, Unlock, Leave, Problem)
+"""Pages that show nothing of a record: the same bytes each time, whatever was recorded."""
 TO_TAKE_AWAY = (".py", ".html")
 """Files that are saved, not opened: they are not pages of this host."""
 
@@ -80,7 +87,7 @@ def _script_of(page: bytes) -> bytes:
 @cache
 def assets() -> Assets:
     """Return the URLs of the core's static files."""
-    return Assets(static_url("record.css"), static_url("favicon.svg"))
+    return Assets(static_url("record.css"), static_url("favicon.svg"), static_url("page.js"))
 
 
 def theme_css_url(theme: Theme) -> str:
@@ -88,18 +95,49 @@ def theme_css_url(theme: Theme) -> str:
     return url_for("assets.theme", slug=theme.slug, digest=theme.css_hash)
 
 
+def picture_url(theme: Theme, picture: Picture) -> str:
+    """Return the URL of a picture of a theme."""
+    return url_for("assets.theme_picture", slug=theme.slug, digest=picture.digest, name=picture.name)
+
+
+def logo(theme: Theme, url: Callable[[Theme, Picture], str]) -> Logo | None:
+    """Return a theme's logo for a page, with the one for dark ground where the theme has both."""
+    light, dark = theme.logo, theme.logo_dark
+    if light is None:
+        return None
+    media = {Scheme.BOTH: "screen and (prefers-color-scheme: dark)", Scheme.DARK: "screen"}.get(theme.tokens.scheme, "")
+    if dark is None or not media:
+        return Logo(url(theme, light), light.width, light.height)
+    return Logo(url(theme, light), light.width, light.height, url(theme, dark), media)
+
+
+def theme_environment(theme: Theme, url: Callable[[Theme, Picture], str]) -> Environment:
+    """Return the templates of one theme, an environment of their own."""
+    return environment(TEMPLATES, theme, partial(url, theme))
+
+
 class Renderer:
     """Renders pages in a tenant's theme; pages without a shell in the core's own."""
 
     def __init__(self, themes: dict[str, Theme]) -> None:
         self._plain = environment(TEMPLATES)
-        self._themed: dict[str, Environment] = {slug: environment(TEMPLATES, theme) for slug, theme in themes.items()}
+        self._themed: dict[str, Environment] = {
+            slug: theme_environment(theme, picture_url) for slug, theme in themes.items()
+        }
 
     def render(self, page: Page, theme: str | None = None, status: int = 200) -> Response:
         """Return ``page`` as an HTML answer."""
         templates = self._themed.get(theme, self._plain) if theme else self._plain
-        html = templates.get_template(page.template).render(page=page, shell=page.shell)
-        return Response(html, status, mimetype="text/html")
+        template, shell = templates.get_template(page.template), page.shell
+        if shell is None or isinstance(page, WITHOUT_SCRIPT):
+            return Response(template.render(page=page, shell=shell), status, mimetype="text/html")
+        nonce = getattr(page, "nonce", "") or secrets.token_urlsafe(16)
+        tag = page_tag(page, shell, theme)
+        html = template.render(page=page, shell=shell, nonce=nonce, tag=f'W/"{tag}"')
+        response = allow_scripts(Response(html, status, mimetype="text/html"), nonce)
+        if status == 200:
+            response.set_etag(tag, weak=True)
+        return response
 
 
 def immutable(data: bytes | str, suffix: str) -> Response:

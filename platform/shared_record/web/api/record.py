@@ -114,7 +114,9 @@ def verify(handle: str) -> Response:
         return _begun(seen, handle, offer, value)
     names = parts.step_up.fields(seen, offer, ticket, browser(seen))
     answer = dict.fromkeys(names, value)
-    result = parts.step_up.verify(seen, offer, answer, browser(seen), ticket=ticket)
+    # Its answer has exactly one cookie, so what asks here keeps the limits that all share.
+    program = replace(browser(seen), may_be_trusted=False)
+    result = parts.step_up.verify(seen, offer, answer, program, ticket=ticket)
     if isinstance(result, stepup.Opened):
         response = success({"opened": True, "openUntil": rfc3339(result.open_until)})
         set_session(response, seen, result.sid)

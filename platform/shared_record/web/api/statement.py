@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
 
 from flask import Response, jsonify, request
 from pydantic import BaseModel, Field, RootModel
@@ -18,8 +19,13 @@ from shared_record.access.apikeys import CUSTOMER_READ, RECORD_READ
 from shared_record.access.policy import Surface
 from shared_record.access.sessions import Visit
 from shared_record.clock import period_of, rfc3339
+from shared_record.db.scope import Scope
 from shared_record.delivery.events import COMPARE_RUN, EXPORT_DOWNLOADED, RECORD_VIEWED
-from shared_record.errors import AccessDeniedError, NotFoundError
+from shared_record.errors import AccessDeniedError, ConflictError, NotFoundError
+from shared_record.exports import jobs
+from shared_record.exports.jobs import Export
+from shared_record.ledger.records import Period, find_period
+from shared_record.plugin import ExportFormat
 from shared_record.tenancy.customers import require_customer
 from shared_record.tenancy.tenants import public_id, read_tenant
 from shared_record.web import csrf
@@ -38,7 +44,7 @@ from shared_record.web.api.shapes import (
 )
 from shared_record.web.record import data
 from shared_record.web.record.data import Subject
-from shared_record.web.record.files import require_format, send_export
+from shared_record.web.record.files import prepare, require_format, send_export, send_prepared
 from shared_record.web.record.visits import enter
 from shared_record.web.runtime import runtime
 from shared_record.web.told import tell
@@ -78,7 +84,7 @@ class Time(Answer):
 
 
 class Covered(Answer):
-    """The part that a published checkpoint covers."""
+    """A part of the deltas: those that a published checkpoint covers, or those of one value."""
 
     total: ExactText
     records: int
@@ -143,10 +149,38 @@ class Day(Answer):
     records: int
 
 
+class Value(Covered):
+    """The deltas that have one value under a key of their metadata."""
+
+    value: str
+
+
+class Breakdown(Answer):
+    """A period by one key: the values told apart, all others, and the deltas without one. They come to the period."""
+
+    key: str
+    values: list[Value]
+    other: Covered
+    without: Covered
+
+
+class Correction(Answer):
+    """A delta that corrects another, whose id it gives; or a period that was closing when it was recorded."""
+
+    record_id: RecordId
+    period: PeriodName
+    recorded_at: Moment
+    amount: ExactText
+    unit: str
+    corrects: str | None
+
+
 class PeriodDetail(PeriodRow):
-    """One period, and its days."""
+    """One period, its days, what it breaks down into by the keys that the vendor chose, and later corrections of it."""
 
     days: list[Day]
+    breakdowns: list[Breakdown]
+    corrections: list[Correction]
     as_of: AsOf
 
 
@@ -223,9 +257,17 @@ class Fact(Answer):
 
 
 class Timeline(Answer):
-    """Dated facts, newest first."""
+    """Dated facts, newest first; ``older`` is the position to go on from."""
 
     facts: list[Fact]
+    older: str | None
+
+
+class TimelineQuery(Query):
+    """Which facts. ``older`` is the position that the page before gave."""
+
+    limit: Annotated[Count, Field(ge=1, le=500)] = 200
+    older: Annotated[str, Field(pattern=f"^{data.FACT_POSITION}$")] | None = None
 
 
 class ExportQuery(Query):
@@ -233,6 +275,26 @@ class ExportQuery(Query):
 
     format: Annotated[str, Field(min_length=1, max_length=63)] = "json"
     period: PeriodName | None = None
+
+
+class ExportBody(Body):
+    """Which file to prepare."""
+
+    format: Annotated[str, Field(min_length=1, max_length=63)] = "json"
+    period: PeriodName | None = None
+
+
+class PreparedFile(Answer):
+    """A file on its way: `ready` once it can be fetched. `written`: how many of its rows are read so far."""
+
+    period: PeriodName
+    format: str
+    state: Literal["preparing", "ready", "failed"]
+    records: int
+    written: int
+    bytes: int | None
+    sha256: str | None
+    expires_at: Moment | None
 
 
 class File(RootModel[str]):
@@ -259,6 +321,7 @@ class AccessLink(Answer):
     revoked_at: Moment | None
 
 
+EXPORT_EXAMPLE = {"CSV": {"format": "csv", "period": "2026-11"}}
 COMPARE_EXAMPLE = {"two months": {"first": "2026-10", "second": "2026-11"}}
 
 
@@ -323,10 +386,10 @@ def activity(seen: Visit, query: ActivityQuery, _body: None) -> Mapping[str, Any
     return _activity(Subject.of_visit(seen), query)
 
 
-@by_handle("GET", "/<handle>/timeline", _inner("Dated facts of the record", Timeline))
-def timeline(seen: Visit, _query: Query, _body: None) -> Mapping[str, Any]:
+@by_handle("GET", "/<handle>/timeline", _inner("Dated facts of the record", Timeline, query=TimelineQuery))
+def timeline(seen: Visit, query: TimelineQuery, _body: None) -> Mapping[str, Any]:
     """Return when periods began and closed, receipts were issued, corrections recorded and the link changed."""
-    return data.timeline(Subject.of_visit(seen))
+    return data.timeline(Subject.of_visit(seen), limit=query.limit, older=query.older)
 
 
 @by_handle(
@@ -354,16 +417,39 @@ def compare(seen: Visit, _query: Query, body: ComparePeriodsBody) -> Mapping[str
         "One period as a file",
         File,
         query=ExportQuery,
-        errors=("FORMAT_NOT_FOUND", "PERIOD_NOT_FOUND"),
+        errors=("FORMAT_NOT_FOUND", "PERIOD_NOT_FOUND", "EXPORT_NOT_PREPARED"),
         media_type="*/*",
     ),
 )
 def export(seen: Visit, query: ExportQuery, _body: None) -> Response:
-    """Return one period in a format that the tenant enabled."""
+    """Return one period in a format that the tenant enabled.
+
+    A period of more than 50,000 records is prepared first: POST to the same address, then ask again here. While it is
+    being prepared the answer is 202 with how far it is.
+    """
     kind = require_format(query.format, seen.row.export_formats)
-    answer = send_export(seen.scope, seen.customer_id, _month(query.period), kind)
-    tell(seen, EXPORT_DOWNLOADED, period=_month(query.period), format=kind.slug)
+    answer = _file(seen.scope, seen.customer_id, _month(query.period), kind)
+    if answer.status_code == 200:
+        tell(seen, EXPORT_DOWNLOADED, period=_month(query.period), format=kind.slug)
     return answer
+
+
+@by_handle(
+    "POST",
+    "/<handle>/export",
+    _inner(
+        "Prepare a file",
+        PreparedFile,
+        status=202,
+        body=ExportBody,
+        examples=EXPORT_EXAMPLE,
+        errors=("FORMAT_NOT_FOUND", "PERIOD_NOT_FOUND", "EXPORT_BUSY"),
+    ),
+)
+def export_prepare(seen: Visit, _query: Query, body: ExportBody) -> Mapping[str, Any]:
+    """Have a large file prepared; a small one is ready at once. It is kept for 24 hours."""
+    kind = require_format(body.format, seen.row.export_formats)
+    return _prepared(seen.scope, seen.customer_id, _month(body.period), kind)
 
 
 @by_handle(
@@ -420,10 +506,10 @@ def customer_activity(call: Call, customer_id: str) -> Mapping[str, Any]:
     return _activity(_subject(call, customer_id), call.query)
 
 
-@_keyed("GET", "/timeline", "Dated facts of a customer's record", Timeline)
+@_keyed("GET", "/timeline", "Dated facts of a customer's record", Timeline, query=TimelineQuery)
 def customer_timeline(call: Call, customer_id: str) -> Mapping[str, Any]:
     """Return when periods began and closed, receipts were issued, corrections recorded and the link changed."""
-    return data.timeline(_subject(call, customer_id))
+    return data.timeline(_subject(call, customer_id), limit=call.query.limit, older=call.query.older)
 
 
 @_keyed("POST", "/compare", "Compare two periods", Comparison, body=ComparePeriodsBody, examples=COMPARE_EXAMPLE)
@@ -436,11 +522,16 @@ def customer_compare(call: Call, customer_id: str) -> Mapping[str, Any]:
 def customer_export(call: Call, customer_id: str) -> Response:
     """Return one period in a format that the tenant enabled."""
     query: ExportQuery = call.query
-    with call.app.db.read(call.scope) as connection:
-        enabled = read_tenant(connection, call.scope).export_formats
-    subject = _subject(call, customer_id)
-    kind = require_format(query.format, enabled)
-    return send_export(call.scope, subject.customer_id, _month(query.period), kind)
+    subject, kind = _subject(call, customer_id), _enabled(call, query.format)
+    return _file(call.scope, subject.customer_id, _month(query.period), kind)
+
+
+@_keyed("POST", "/export", "Prepare a file", PreparedFile, status=202, body=ExportBody, examples=EXPORT_EXAMPLE)
+def customer_export_prepare(call: Call, customer_id: str) -> Mapping[str, Any]:
+    """Have a large file prepared; a small one is ready at once. It is kept for 24 hours."""
+    body: ExportBody = call.body
+    subject, kind = _subject(call, customer_id), _enabled(call, body.format)
+    return _prepared(call.scope, subject.customer_id, _month(body.period), kind)
 
 
 @operation(
@@ -487,6 +578,57 @@ def _subject(call: Call, customer_id: str) -> Subject:
         found = require_customer(connection, call.scope, customer_id)
         tenant = read_tenant(connection, call.scope)
     return Subject(call.scope, found.customer_id, tenant.name, found.unit or tenant.unit)
+
+
+def _enabled(call: Call, slug: str) -> type[ExportFormat]:
+    with call.app.db.read(call.scope) as connection:
+        return require_format(slug, read_tenant(connection, call.scope).export_formats)
+
+
+def _file(scope: Scope, customer_id: UUID, month: str, kind: type[ExportFormat]) -> Response:
+    """Return the file; 202 while it is being prepared."""
+    if not jobs.is_large(_period(scope, customer_id, month)):
+        return send_export(scope, customer_id, month, kind)
+    with runtime().db.read(scope) as connection:
+        found = jobs.find_file(connection, runtime().clock, scope, customer_id, month, kind.slug)
+    if found is not None and found.state == jobs.PREPARING:
+        return success(_told(found), 202, {"Retry-After": "10"})
+    answer = None if found is None else send_prepared(scope, found, kind)
+    if answer is None:
+        raise ConflictError(
+            f"This period has more than {jobs.AT_ONCE:,} records: POST to this address to have the file prepared.",
+            code="EXPORT_NOT_PREPARED",
+        )
+    return answer
+
+
+def _prepared(scope: Scope, customer_id: UUID, month: str, kind: type[ExportFormat]) -> Mapping[str, Any]:
+    period = _period(scope, customer_id, month)
+    if jobs.is_large(period):
+        return _told(prepare(scope, customer_id, month, kind))
+    small = {"period": month, "format": kind.slug, "state": jobs.READY, "records": period.size, "written": period.size}
+    return small | {"bytes": None, "sha256": None, "expiresAt": None}
+
+
+def _period(scope: Scope, customer_id: UUID, month: str) -> Period:
+    with runtime().db.read(scope) as connection:
+        found = find_period(connection, scope, customer_id, month)
+    if found is None:
+        raise NotFoundError(f"nothing is recorded in {month}.", code="PERIOD_NOT_FOUND")
+    return found
+
+
+def _told(found: Export) -> Mapping[str, Any]:
+    return {
+        "period": found.period,
+        "format": found.format,
+        "state": found.state,
+        "records": found.rows,
+        "written": found.written,
+        "bytes": found.length,
+        "sha256": found.sha256.hex() if found.sha256 else None,
+        "expiresAt": rfc3339(found.expires_at),
+    }
 
 
 def _activity(subject: Subject, query: ActivityQuery) -> Mapping[str, Any]:

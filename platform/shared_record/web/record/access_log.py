@@ -19,6 +19,8 @@ from shared_record.access.policy import Surface
 from shared_record.access.sessions import Device, Visit
 from shared_record.access.views import Views
 from shared_record.clock import rfc3339
+from shared_record.languages import gettext as _
+from shared_record.languages import mark, ngettext
 from shared_record.web import csrf
 from shared_record.web.api.envelope import success
 from shared_record.web.cookies import clear_cookie
@@ -105,7 +107,7 @@ def end_all(handle: str) -> AnyResponse:
     parts = runtime()
     if seen.session is not None:
         if not csrf.is_genuine(request, parts.keys, parts.settings, session_cookie(seen), seen.host, seen.row.link_id):
-            return problem("This form is out of date", "Open the link again, then end the sessions.", 403)
+            return problem(_("This form is out of date"), _("Open the link again, then end the sessions."), 403)
         sessions.end_all(parts.db, parts.clock, seen)
     response = redirect(f"/c/{handle.lower()}", 303)
     clear_cookie(response, sessions.cookie_name(seen.row.link_id, secure=parts.secure), secure=parts.secure)
@@ -130,47 +132,55 @@ def _read(seen: Visit) -> _Found:
 def _title(method: str) -> str:
     """Return what a method is called on the pages; its name where it is not installed any more."""
     kind = runtime().plugins.step_up_methods.get(method)
-    return kind.title if kind is not None else method
+    return _(kind.title) if kind is not None else method
 
 
 def _opened(seen: Visit, detail: dict[str, Any], hint: str) -> str:  # noqa: ARG001  one signature for all
-    by = f", {hint}" if hint else ""
-    return f"Opened: {_title(detail.get('method', ''))}{by}."
+    how = {"method": _title(detail.get("method", "")), "who": hint}
+    if detail.get("new_device"):
+        known = _("Opened in a new browser: %(method)s, %(who)s.")
+        return (known if hint else _("Opened in a new browser: %(method)s.")) % how
+    return (_("Opened: %(method)s, %(who)s.") if hint else _("Opened: %(method)s.")) % how
 
 
 def _ended(seen: Visit, detail: dict[str, Any], hint: str) -> str:  # noqa: ARG001
     match detail.get("reason"):
+        case "signed out elsewhere":
+            return _("Closed by a sign-out elsewhere.")
         case "all closed":
-            return "Closed in all browsers."
+            return _("Closed in all browsers.")
         case "more than the limit":
-            return f"The oldest of more than {sessions.MAX_LIVE} open sessions was ended."
+            return _("The oldest of more than %(number)d open sessions was ended.") % {"number": sessions.MAX_LIVE}
         case _:
-            return "Closed in one browser."
+            return _("Closed in one browser.")
 
 
 def _refused(seen: Visit, detail: dict[str, Any], hint: str) -> str:  # noqa: ARG001
     method = detail.get("method")
-    return f"Not opened: an answer was not accepted ({_title(method)})." if method else "Not opened."
+    if not method:
+        return _("Not opened.")
+    return _("Not opened: an answer was not accepted (%(method)s).") % {"method": _title(method)}
 
 
 def _downloaded(seen: Visit, detail: dict[str, Any], hint: str) -> str:  # noqa: ARG001
-    return f"File downloaded: {fmt.format_month(detail['period'])}, {detail['format']}."
+    facts = {"period": fmt.format_month(detail["period"]), "format": detail["format"]}
+    return _("File downloaded: %(period)s, %(format)s.") % facts
 
 
 def _said(text: str) -> Callable[[Visit, dict[str, Any], str], str]:
-    return lambda seen, _detail, _hint: text.format(vendor=seen.row.vendor)
+    return lambda seen, _detail, _hint: _(text) % {"vendor": seen.row.vendor}
 
 
 _SENTENCES: dict[str, Callable[[Visit, dict[str, Any], str], str]] = {
     "session.issued": _opened,
     "session.revoked": _ended,
     "stepup.failed": _refused,
-    "stepup.paused": _said("Paused after many answers that were not accepted."),
-    "code.rotated": _said("{vendor} replaced the access code."),
-    "link.revoked": _said("{vendor} turned the link off."),
-    "link.reissued": _said("{vendor} issued this link."),
-    "policy.changed": _said("{vendor} changed what opens without step-up."),
-    "customer.moved": _said("{vendor} moved this record to another address."),
+    "stepup.paused": _said(mark("Paused after many answers that were not accepted.")),
+    "code.rotated": _said(mark("%(vendor)s replaced the access code.")),
+    "link.revoked": _said(mark("%(vendor)s turned the link off.")),
+    "link.reissued": _said(mark("%(vendor)s issued this link.")),
+    "policy.changed": _said(mark("%(vendor)s changed what opens without step-up.")),
+    "customer.moved": _said(mark("%(vendor)s moved this record to another address.")),
     "export.delivered": _downloaded,
 }
 
@@ -181,9 +191,24 @@ def _sentence(seen: Visit, event: audit.Event, hints: dict[str, str]) -> str:
 
 def _views(counted: Views, zone: str) -> str:
     end = counted.hour + timedelta(hours=1)
-    how = "with step-up" if counted.tier == views.INNER else "with the link alone"
-    times = "once" if counted.views == 1 else f"{fmt.format_count(counted.views)} times"
-    return f"Viewed {times} {how}, {_clock(counted.hour, zone)} to {fmt.format_clock(end, zone)}."
+    facts = {
+        "count": fmt.format_count(counted.views),
+        "start": _clock(counted.hour, zone),
+        "end": fmt.format_clock(end, zone),
+    }
+    if counted.tier == views.INNER:
+        text = ngettext(
+            "Viewed once with step-up, %(start)s to %(end)s.",
+            "Viewed %(count)s times with step-up, %(start)s to %(end)s.",
+            counted.views,
+        )
+    else:
+        text = ngettext(
+            "Viewed once with the link alone, %(start)s to %(end)s.",
+            "Viewed %(count)s times with the link alone, %(start)s to %(end)s.",
+            counted.views,
+        )
+    return text % facts
 
 
 def _clock(moment: datetime, zone: str) -> str:
@@ -192,10 +217,12 @@ def _clock(moment: datetime, zone: str) -> str:
 
 def _public(event: audit.Event, hints: dict[str, str]) -> dict[str, Any]:
     """Return of an event's detail what concerns the reader."""
-    shown = {
+    shown: dict[str, Any] = {
         name: event.detail[name] for name in ("method", "host", "period", "format", "reason") if name in event.detail
     }
     if event.event == "policy.changed":
         shown.pop("reason", None)
+    if event.event == "session.issued":
+        shown["newDevice"] = bool(event.detail.get("new_device"))
     hint = hints.get(event.detail.get("session", ""))
     return shown | ({"subjectHint": hint} if hint else {})

@@ -5,8 +5,9 @@ Every amount is text. Who may see what was decided before: a ``Subject`` is made
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,8 @@ from shared_record.clock import period_bounds, period_of, rfc3339
 from shared_record.db.scope import Scope
 from shared_record.errors import NotFoundError
 from shared_record.ledger import amounts
+from shared_record.ledger.breakdowns import Breakdown, Part, has_details, read_breakdowns
+from shared_record.ledger.corrections import Correction, later_corrections
 from shared_record.ledger.entry import receipt_id
 from shared_record.ledger.fingerprint import fingerprint
 from shared_record.ledger.receipts import Receipt, find_receipt, list_receipts
@@ -33,8 +36,8 @@ from shared_record.ledger.records import (
     newest_records,
     search,
 )
-from shared_record.ledger.timeline import MOST, read_facts
-from shared_record.ledger.windows import Granularity, break_down, measure
+from shared_record.ledger.timeline import LINK, Fact, Position, merge_facts, read_facts
+from shared_record.ledger.windows import Bucket, Granularity, break_down, measure
 from shared_record.web.runtime import runtime
 
 RECENT = 5
@@ -124,17 +127,51 @@ def periods(subject: Subject) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class PeriodFacts:
+    """One period as one snapshot has it. ``days`` are UTC. ``has_details``: retention has removed nothing of it yet."""
+
+    now: datetime
+    period: Period
+    coverage: Coverage
+    receipt: Receipt | None
+    days: tuple[Bucket, ...]
+    breakdowns: tuple[Breakdown, ...]
+    corrections: tuple[Correction, ...]
+    has_details: bool
+
+
+def look_at_period(subject: Subject, name: str) -> PeriodFacts:
+    """Return all there is to tell of one period, by its month or by the id of a receipt for it.
+
+    ``NotFoundError`` (``PERIOD_NOT_FOUND``) where nothing is recorded in it.
+    """
+    scope, who = subject.scope, subject.customer_id
+    with runtime().db.read(scope, snapshot=True) as connection:
+        found = _find(connection, subject, name)
+        window = measure(connection, scope, who, *found.bounds)
+        return PeriodFacts(
+            now=runtime().clock.now(),
+            period=found,
+            coverage=coverage(connection, scope, [found]),
+            receipt=_receipts(connection, subject).get(found.bounds),
+            days=tuple(break_down(connection, scope, window, Granularity.DAY)),
+            breakdowns=tuple(
+                read_breakdowns(connection, scope, found.tree_id, found.breakdowns, found.size, found.total)
+            ),
+            corrections=tuple(later_corrections(connection, scope, who, found)),
+            has_details=has_details(connection, scope, found.tree_id),
+        )
+
+
 def period(subject: Subject, name: str) -> dict[str, Any]:
     """Return one period, by its month or by the id of a receipt for it, with its figures by day (UTC)."""
-    with runtime().db.read(subject.scope, snapshot=True) as connection:
-        found = _find(connection, subject, name)
-        window = measure(connection, subject.scope, subject.customer_id, *found.bounds)
-        days = break_down(connection, subject.scope, window, Granularity.DAY)
-        reach = coverage(connection, subject.scope, [found])
-        issued = _receipts(connection, subject).get(found.bounds)
-    return _period(found, reach, issued) | {
-        "days": [{"day": one.name, "total": one.recorded.net, "records": one.recorded.count} for one in days],
-        "asOf": as_of(runtime().clock.now(), found, reach),
+    found = look_at_period(subject, name)
+    return _period(found.period, found.coverage, found.receipt) | {
+        "days": [{"day": one.name, "total": one.recorded.net, "records": one.recorded.count} for one in found.days],
+        "breakdowns": [breakdown(one) for one in found.breakdowns],
+        "corrections": [correction(one) for one in found.corrections],
+        "asOf": as_of(found.now, found.period, found.coverage),
     }
 
 
@@ -186,17 +223,67 @@ def _position(text: str | None) -> tuple[str, int] | None:
     return period_name, int(seq)
 
 
-def timeline(subject: Subject) -> dict[str, Any]:
-    """Return dated facts of the record and its link, newest first; of each kind the newest 200."""
-    with runtime().db.read(subject.scope, snapshot=True) as connection:
-        facts = [
-            (fact.at, {"kind": fact.kind, "period": fact.period, "detail": fact.detail})
-            for fact in read_facts(connection, subject.scope, subject.customer_id)
-        ]
-        events = audit.of_customer(connection, subject.scope, subject.customer_id, tuple(LINK_EVENTS), MOST)
-    facts += [(one.at, {"kind": LINK_EVENTS[one.event], "period": None, "detail": {}}) for one in events]
-    facts.sort(key=lambda fact: fact[0], reverse=True)
-    return {"facts": [{"at": rfc3339(at)} | fact for at, fact in facts]}
+def timeline(subject: Subject, *, limit: int, older: str | None) -> dict[str, Any]:
+    """Return dated facts of the record and its link, newest first. ``older``: the position an earlier page gave."""
+    facts, position = find_facts(subject, limit, older)
+    return {
+        "facts": [
+            {"at": rfc3339(fact.at), "kind": fact.kind, "period": fact.period, "detail": fact.detail} for fact in facts
+        ],
+        "older": position,
+    }
+
+
+def find_facts(subject: Subject, most: int, older: str | None) -> tuple[list[Fact], str | None]:
+    """Return at most ``most`` facts, and the position to go on from; ``None`` where these are the oldest."""
+    after, scope, who = fact_position(older), subject.scope, subject.customer_id
+    after_event = None
+    if after is not None:
+        # What happened to the link comes last of one moment.
+        after_event = (after[0], UUID(after[2]) if after[1] == LINK else UUID(int=2**128 - 1))
+    with runtime().db.read(scope, snapshot=True) as connection:
+        facts = read_facts(connection, scope, who, most=most + 1, after=after)
+        events = audit.of_customer(connection, scope, who, tuple(LINK_EVENTS), most + 1, after=after_event)
+    of_link = [Fact((one.at, LINK, str(one.event_id)), LINK_EVENTS[one.event], None, {}) for one in events]
+    merged = merge_facts([facts, of_link])
+    position = None
+    if len(merged) > most:
+        at, kind, name = merged[most - 1].position
+        position = f"{at.astimezone(UTC):%Y%m%dT%H%M%S.%f}~{kind}~{name}"
+    return merged[:most], position
+
+
+FACT_POSITION = r"[0-9]{8}T[0-9]{6}\.[0-9]{6}~[0-4]~[0-9a-z_-]{1,40}"
+
+
+def fact_position(text: str | None) -> Position | None:
+    """Read the position of a fact; one that is malformed is none."""
+    if text is None or not re.fullmatch(FACT_POSITION, text, re.ASCII):
+        return None
+    at, kind, name = text.split("~")
+    try:
+        moment = datetime.strptime(at, "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+        return moment, int(kind), str(UUID(name)) if int(kind) == LINK else name
+    except ValueError:
+        return None
+
+
+def correction(found: Correction) -> dict[str, Any]:
+    """Return one delta of a chain of corrections."""
+    return {
+        "recordId": found.record_id,
+        "period": found.period,
+        "recordedAt": rfc3339(found.recorded_at),
+        "amount": found.amount,
+        "unit": found.unit,
+        "corrects": found.corrects,
+    }
+
+
+def moment_of(text: str) -> datetime:
+    """Read when a delta was used (UTC, up to nine decimals) to the microsecond, which is more than a page shows."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{(fraction + '000000')[:6]}+00:00")
 
 
 def row(found: Record) -> dict[str, Any]:
@@ -215,6 +302,20 @@ def row(found: Record) -> dict[str, Any]:
         "reason": found.reason,
         "adjusts": found.adjusts,
     }
+
+
+def breakdown(found: Breakdown) -> dict[str, Any]:
+    """Return a period by one key; its figures come to those of the period."""
+    return {
+        "key": found.key,
+        "values": [{"value": one.value, **_part(one)} for one in found.parts],
+        "other": _part(found.other),
+        "without": _part(found.without),
+    }
+
+
+def _part(found: Part) -> dict[str, Any]:
+    return {"total": found.total, "records": found.count}
 
 
 def as_of(now: datetime, found: Period | None, reach: Coverage) -> dict[str, Any]:

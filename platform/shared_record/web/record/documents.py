@@ -20,12 +20,14 @@ from shared_record.db import lookup
 from shared_record.db.lookup import ProofRow
 from shared_record.errors import AccessDeniedError, NotFoundError
 from shared_record.hosts.gate import client_address
+from shared_record.languages import gettext as _
 from shared_record.ledger.amounts import subtract
 from shared_record.ledger.anchors import list_anchored
 from shared_record.ledger.proofs import Published, covering_checkpoint, prove_delta, prove_record, write_receipt
 from shared_record.ledger.receipts import Receipt, Span, find_receipt, is_covered, later_revision
 from shared_record.ledger.records import Record, find_by_hash, recorded_between
 from shared_record.plugin import RecordProof
+from shared_record.web.record.language import speak_to_customer
 from shared_record.web.record.visits import cookies, here
 from shared_record.web.runtime import runtime
 
@@ -80,12 +82,14 @@ class Document:
         return subtract(self.closing, self.opening)
 
 
-def find_document(text: str) -> Document | None:
+def find_document(text: str, *, framed: bool = False) -> Document | None:
     """Return the document with this id (a receipt id, or a leaf hash or proof root with or without ``0x``).
 
-    ``None`` for an id that is unknown here, also when it is known on another tenant's host.
+    ``None`` for an id that is unknown here, also when it is known on another tenant's host. ``framed``: as somebody
+    sees it who has not opened the record, whatever the browser sent.
     """
     parts = runtime()
+    sent = {} if framed else cookies()
     found = _locate(text)
     if found is None:
         _count_miss()
@@ -100,10 +104,11 @@ def find_document(text: str) -> Document | None:
             customer_id = delta[0] if delta else None
     if customer_id is None:
         return None
-    seen = sessions.look_at_customer(parts.db, parts.clock, here(), scope, customer_id, cookies(), secure=parts.secure)
+    seen = sessions.look_at_customer(parts.db, parts.clock, here(), scope, customer_id, sent, secure=parts.secure)
     if seen is None:
         _count_miss()
         return None
+    speak_to_customer(seen.row)
     with parts.db.read(scope, snapshot=True) as connection:
         if found.kind == "receipt" and receipt is not None:
             return _of_receipt(connection, seen, receipt)
@@ -152,7 +157,7 @@ def _count_miss() -> None:
     wait = runtime().throttle.hit(HANDLE_MISSES, network_of(client_address(request.environ)))
     if wait is not None:
         raise AccessDeniedError(
-            "Many requests came from this connection. Try again later.", code="RATE_LIMITED", status=429
+            _("Many requests came from this connection. Try again later."), code="RATE_LIMITED", status=429
         )
 
 

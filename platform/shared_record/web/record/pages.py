@@ -5,11 +5,14 @@ A page is rendered as ``environment.get_template(page.template).render(page=page
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+from markupsafe import Markup
+
+from shared_record.languages import gettext, mark
 from shared_record.plugin import Field
 from shared_record.web.record.format import AmountCell, Moment
 
@@ -32,11 +35,23 @@ class Assets:
 
     core_css: str
     favicon: str
+    script: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Logo:
+    """The vendor's mark above a page. ``dark_url`` is that for dark ground and ``dark_media`` says when it is shown."""
+
+    url: str
+    width: int
+    height: int
+    dark_url: str = ""
+    dark_media: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """What every page of one record has. ``base`` is ``/c/<handle>``.
+    """What every page of one record has. ``base`` is ``/c/<handle>``, ``path`` the way back to this very page.
 
     ``open_until`` is set while a session is open ("17:40 UTC"), ``open_to_all`` under the policy OPEN.
     """
@@ -45,13 +60,13 @@ class Shell:
     base: str
     assets: Assets
     theme_css: str
+    logo: Logo | None = None
     contact: Contact | None = None
-    lang: str = "en"
-    dir: str = "ltr"
     open_until: Moment | None = None
     csrf_token: str = ""
     open_to_all: bool = False
     test_data: bool = False
+    path: str = "/"
 
     @property
     def inner_opens(self) -> bool:
@@ -72,9 +87,12 @@ class Total:
         return "total-l" if len(self.text) <= 10 else "total-m" if len(self.text) <= 16 else "total-s"
 
 
+_STATES = {"recording": mark("recording"), "recorded": mark("recorded"), "verified": mark("verified")}
+
+
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """One delta. ``state`` is a plain word. What the reader may not see is ``None`` and leaves no trace."""
+    """One delta. What the reader may not see is ``None`` and leaves no trace."""
 
     record_id: str
     recorded: Moment
@@ -83,6 +101,12 @@ class RowView:
     used: Moment | None = None
     reference: str | None = None
     reason: str | None = None
+    url: str = ""
+
+    @property
+    def state_word(self) -> str:
+        """The state in the language in use."""
+        return state_word(self.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +128,18 @@ class FormError:
 
 
 @dataclass(frozen=True, slots=True)
+class Sheet:
+    """What a page says of itself on paper. ``zone`` and its short name also serve the scripts that write moments."""
+
+    made: Moment
+    origin: str
+    url: str
+    qr: Markup
+    zone: str
+    zone_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Landing:
     """The page behind the printed link, where the outer tier shows figures.
 
@@ -121,11 +157,12 @@ class Landing:
     next_checkpoint: Moment | None
     recent: tuple[RowView, ...] = ()
     previous: str = ""
+    sheet: Sheet | None = None
 
     @property
     def wide(self) -> bool:
         """Whether the recent amounts are too long to stand beside the other columns on a phone."""
-        return _wide(row.amount for row in self.recent)
+        return is_wide(row.amount for row in self.recent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +215,21 @@ class Unlock:
 
 
 @dataclass(frozen=True, slots=True)
+class Closed:
+    """The record is closed in this browser; the person may be signed in still where they came from."""
+
+    template: ClassVar[str] = "closed.html"
+
+    shell: Shell
+    url: str
+
+    @property
+    def host(self) -> str:
+        """The host of the other site."""
+        return urlsplit(self.url).hostname or ""
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The way to another site that signs the person in; the browser goes on by itself."""
 
@@ -195,17 +247,22 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class ActivityFilter:
-    """The filters as typed; dates are ``YYYY-MM-DD`` or empty."""
+    """The filters as typed; dates are ``YYYY-MM-DD`` or empty, days in UTC where ``in_utc``, else in the record's zone.
+
+    ``dimension`` is a name of metadata, a colon and a value.
+    """
 
     start: str = ""
     end: str = ""
     reference: str = ""
     late: bool = False
+    dimension: str = ""
+    in_utc: bool = False
 
     @property
     def given(self) -> bool:
         """Whether any filter beside the period is set."""
-        return bool(self.start or self.end or self.reference or self.late)
+        return bool(self.start or self.end or self.reference or self.late or self.dimension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +286,9 @@ class Activity:
     newer_url: str = ""
     older_url: str = ""
     errors: tuple[FormError, ...] = ()
+    dimensions: tuple[str, ...] = ()
+    is_live: bool = False
+    sheet: Sheet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +296,11 @@ class PeriodRow:
     """One period of the list."""
 
     name: str
+    url: str
     activity_url: str
     total: AmountCell
     records: str
+    noun: str
     verified_through: str
     receipt_url: str = ""
     in_progress: bool = False
@@ -253,6 +315,8 @@ class Periods:
     shell: Shell
     unit: str
     rows: tuple[PeriodRow, ...]
+    json_url: str = ""
+    csv_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +357,8 @@ class CompareRow:
     label: str
     total: AmountCell
     records: str
+    noun: str
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +378,12 @@ class Compare:
     difference: CompareRow | None = None
     note: str = ""
     errors: tuple[FormError, ...] = ()
+    sheet: Sheet | None = None
 
     @property
     def wide(self) -> bool:
         """Whether the amounts are too long to stand beside the other columns on a phone."""
-        return _wide(line.total for line in self.lines)
+        return is_wide(line.total for line in self.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,13 +396,43 @@ class Export:
     periods: tuple[Option, ...]
     formats: tuple[Option, ...]
     as_of: Moment
+    prepared: tuple[Option, ...] = ()
+    errors: tuple[FormError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A file that is prepared before it is sent. ``state``: ``missing``, ``preparing``, ``ready`` or ``failed``.
+
+    ``written`` of ``of`` rows are read; what follows them is set once it is ready. ``later``: records since then.
+    """
+
+    template: ClassVar[str] = "export_prepared.html"
+
+    shell: Shell
+    state: str
+    period: Option
+    format: Option
+    rows: str
+    url: str
+    again_url: str
+    written: int = 0
+    of: int = 1
+    progress: str = ""
+    records: str = ""
+    size: str = ""
+    total: Total | None = None
+    digest: str = ""
+    until: Moment | None = None
+    later: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptPage:
     """A receipt, or one delta by its receipt id. ``shell.base`` is empty: the page does not know the link.
 
-    ``root`` is hex in groups of eight; ``total`` is ``None`` where the reader may not see amounts.
+    ``root`` is hex in groups of eight; ``total`` is ``None`` where the reader may not see amounts. ``framed``: shown
+    within a page of another site, so its links open a tab of their own.
     """
 
     template: ClassVar[str] = "receipt.html"
@@ -356,6 +453,8 @@ class ReceiptPage:
     later_url: str = ""
     proof_url: str = ""
     pdf_url: str = ""
+    framed: bool = False
+    sheet: Sheet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +472,7 @@ class Verify:
     """Checks in the browser: of what the server shows now, and of a file. ``nonce`` lets its two scripts run.
 
     ``log_url`` is empty where not even the log may be named, ``api_url`` and ``proof_url`` where details may not be
-    seen; ``unlock_url`` then is the way in.
+    seen; ``unlock_url`` then is the way in. ``texts``: those of the scripts in the language of the page.
     """
 
     template: ClassVar[str] = "verify.html"
@@ -386,6 +485,7 @@ class Verify:
     proof_url: str = ""
     proof_name: str = ""
     unlock_url: str = ""
+    texts: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,5 +511,11 @@ class Problem:
     shell: Shell | None = None
 
 
-def _wide(amounts: Iterable[AmountCell | None]) -> bool:
+def state_word(state: str) -> str:
+    """Return a delta's state in the language in use."""
+    return gettext(_STATES.get(state, state))
+
+
+def is_wide(amounts: Iterable[AmountCell | None]) -> bool:
+    """Tell whether amounts are too long to stand beside other columns on a phone."""
     return any(amount is not None and len(amount.text + amount.pad) > 12 for amount in amounts)

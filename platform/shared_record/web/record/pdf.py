@@ -7,10 +7,13 @@ from typing import Any
 import orjson
 from flask import Response
 
+from shared_record.exports.look import Look
 from shared_record.exports.receipt_pdf import PaperReceipt, write_receipt_pdf
+from shared_record.languages import gettext as _
 from shared_record.ledger.fingerprint import fingerprint
 from shared_record.web.record.documents import Document
 from shared_record.web.record.receipt_page import receipt_page
+from shared_record.web.record.visits import theme_slug
 from shared_record.web.runtime import runtime
 
 
@@ -29,15 +32,15 @@ def _paper(found: Document) -> PaperReceipt:
     page = receipt_page(found)
     customer = found.seen.row.display_name
     facts = [
-        ("Issued", page.issued.text, False),
-        ("Receipt", page.id, True),
-        ("Fingerprint", fingerprint(found.root), True),
-        (f"Proof root over {page.records}", page.root, True),
+        (_("Issued"), page.issued.text, False),
+        (_("Receipt"), page.id, True),
+        (_("Fingerprint"), fingerprint(found.root), True),
+        (_("Proof root over %(records)s") % {"records": page.records}, page.root, True),
     ]
     if customer:
-        facts.insert(0, ("Customer", customer, False))
+        facts.insert(0, (_("Customer"), customer, False))
     if page.log_origin:
-        facts.append(("Log and its size", f"{page.log_origin} {page.log_size}", True))
+        facts.append((_("Log and its size"), f"{page.log_origin} {page.log_size}", True))
     return PaperReceipt(
         vendor=found.seen.row.vendor,
         heading=page.heading,
@@ -45,13 +48,14 @@ def _paper(found: Document) -> PaperReceipt:
         total=(page.total.text, page.total.unit) if page.total else None,
         boundaries=f"{page.boundaries}.",
         records=page.records,
-        state=f"Covered by the checkpoint of {page.checkpoint.text}."
+        state=_("Covered by the checkpoint of %(moment)s.") % {"moment": page.checkpoint.text}
         if page.checkpoint
-        else "Recorded. The next checkpoint covers it.",
+        else _("Recorded. The next checkpoint covers it."),
         facts=tuple(facts),
         url=_url(found, found.id),
         later=(found.later_id, _url(found, found.later_id)) if found.later_id else None,
         issued=found.issued_at,
+        look=Look.of(runtime().themes[theme_slug(found.seen)]),
     )
 
 

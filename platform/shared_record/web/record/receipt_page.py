@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from shared_record.access.policy import Surface
 from shared_record.clock import period_bounds, period_of
+from shared_record.languages import gettext as _
 from shared_record.web.record import format as fmt
 from shared_record.web.record.documents import Document
 from shared_record.web.record.pages import ReceiptPage, Total
+from shared_record.web.record.sheet import sheet
 from shared_record.web.record.visits import document_shell
+from shared_record.web.runtime import runtime
 
 
 def receipt_page(found: Document) -> ReceiptPage:
@@ -17,18 +20,20 @@ def receipt_page(found: Document) -> ReceiptPage:
     signed = found.checkpoint if found.covered else None
     whole = delta is None and period_bounds(period_of(found.start)) == (found.start, found.end)
     heading = (
-        "Receipt for one record"
+        _("Receipt for one record")
         if delta is not None
-        else f"Receipt for {fmt.format_month(period_of(found.start))}"
+        else _("Receipt for %(period)s") % {"period": fmt.format_month(period_of(found.start))}
         if whole
-        else "Receipt"
+        else _("Receipt")
     )
     root = found.root.hex()
     return ReceiptPage(
         shell=document_shell(found.seen),
         id=found.id,
         heading=heading,
-        label=f"Recorded on {fmt.format_moment(found.first_at, zone)}" if delta else "Recorded in this period",
+        label=_("Recorded on %(moment)s") % {"moment": fmt.format_moment(found.first_at, zone)}
+        if delta
+        else _("Recorded in this period"),
         total=None if hidden else Total(fmt.format_total(found.net), found.unit),
         boundaries=fmt.format_boundaries(found.start, found.end),
         records=fmt.format_records(found.size),
@@ -41,4 +46,5 @@ def receipt_page(found: Document) -> ReceiptPage:
         later_url=f"/receipt/{found.later_id}" if found.later_id else "",
         proof_url=f"/receipt/{found.id}.tlog-proof" if found.has_proof_file else "",
         pdf_url=f"/receipt/{found.id}.pdf" if found.seen.may_see(Surface.DETAIL) else "",
+        sheet=sheet(found.seen, f"/receipt/{found.id}", runtime().clock.now()),
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from dataclasses import replace
+
+from flask import Blueprint, Response, request
 
 from shared_record.access.policy import Surface
 from shared_record.web.api.documents import receipt_data
-from shared_record.web.api.envelope import success
+from shared_record.web.conditional import twin
+from shared_record.web.foreign import is_framed
+from shared_record.web.headers import allow_framing
 from shared_record.web.record.documents import find_document, proof_file, require
 from shared_record.web.record.pages import Gated
 from shared_record.web.record.pdf import receipt_pdf
@@ -21,8 +25,11 @@ receipts = Blueprint("receipts", __name__)
 @receipts.get("/receipt/<document_id>")
 @tier(Surface.LANDING)
 def receipt(document_id: str) -> Response:
-    """Show a receipt; under GATED, whose it is and how it opens."""
-    return _show(document_id)
+    """Show a receipt; under GATED, whose it is and how it opens.
+
+    Sites that the tenant named may show it in a frame: what its id alone opens, never what a session does.
+    """
+    return _show(document_id, framed=is_framed(request), embeddable=True)
 
 
 @receipts.get("/verify/<root>")
@@ -36,7 +43,7 @@ def verify(root: str) -> Response:
 @tier(Surface.LANDING)
 def receipt_json(document_id: str) -> Response:
     """Return the same as data."""
-    return success(receipt_data(require(document_id, Surface.LANDING)))
+    return twin(receipt_data(require(document_id, Surface.LANDING)))
 
 
 @receipts.get("/receipt/<document_id>.pdf")
@@ -57,11 +64,14 @@ def receipt_proof(document_id: str) -> Response:
     return response
 
 
-def _show(document_id: str) -> Response:
-    found = find_document(document_id)
+def _show(document_id: str, *, framed: bool = False, embeddable: bool = False) -> Response:
+    found = find_document(document_id, framed=framed)
     if found is None:
         return not_found()
     frame, theme = document_shell(found.seen), theme_slug(found.seen)
     if not found.seen.may_see(Surface.LANDING):
         return runtime().renderer.render(Gated(frame), theme)
-    return runtime().renderer.render(receipt_page(found), theme)
+    response = runtime().renderer.render(replace(receipt_page(found), framed=framed), theme)
+    if embeddable and found.seen.session is None:
+        allow_framing(response, found.seen.row.embed_origins)
+    return response

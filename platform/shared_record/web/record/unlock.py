@@ -12,11 +12,14 @@ from werkzeug.wrappers import Response as AnyResponse
 from shared_record.access import devices, sessions, stepup
 from shared_record.access.attempts import Browser
 from shared_record.access.sessions import Visit
-from shared_record.access.throttle import Wait
+from shared_record.access.throttle import HANDLE_MISSES, Wait, network_of
 from shared_record.hosts.gate import client_address
+from shared_record.languages import gettext as _
+from shared_record.languages import ngettext
 from shared_record.web import csrf
 from shared_record.web.cookies import PRE_SESSION, clear_cookie, host_name, set_cookie
-from shared_record.web.record.pages import FieldView, FormError, Leave, MethodForm, Option, Unlock
+from shared_record.web.record.language import speak_to_customer
+from shared_record.web.record.pages import Closed, FieldView, FormError, Leave, MethodForm, Option, Shell, Unlock
 from shared_record.web.record.visits import (
     cookies,
     enter,
@@ -26,13 +29,25 @@ from shared_record.web.record.visits import (
     session_cookie,
     shell,
     theme_slug,
+    unlock_url,
 )
 from shared_record.web.runtime import runtime
 from shared_record.web.tiers import Gatekeeper, tier
 
 unlock = Blueprint("unlock", __name__)
 
-PAGES = ("", "/activity", "/periods", "/compare", "/export", "/export/file", "/verify", "/access-log")
+PAGES = (
+    "",
+    "/activity",
+    "/periods",
+    "/compare",
+    "/reconcile",
+    "/export",
+    "/export/file",
+    "/export/prepared",
+    "/verify",
+    "/access-log",
+)
 
 MOST_TYPED = 1000
 """Characters of an answer that a method is given."""
@@ -64,19 +79,21 @@ def answer(handle: str) -> AnyResponse:
     if not csrf.is_genuine(request, parts.keys, parts.settings, binding, seen.host, seen.row.link_id):
         if not binding:
             return problem(
-                "This form cannot be used",
-                "This browser did not send the cookie that the form needs. Allow cookies for this site, open the link"
-                " again, and enter the code once more.",
+                _("This form cannot be used"),
+                _(
+                    "This browser did not send the cookie that the form needs. Allow cookies for this site, open the"
+                    " link again, and enter the code once more."
+                ),
                 403,
             )
         form = _Form(seen, handle, binding, request.form.get("next", ""))
-        return form.page(key, error="This form is out of date. Enter the code again.", status=403)
+        return form.page(key, error=_("This form is out of date. Enter the code again."), status=403)
     form = _Form(seen, handle, binding or "", request.form.get("next", ""))
     offer = form.offer(key)
     if offer is None:
         if key.partition(":")[0] in form.out:
-            return form.page(None, error="This way to open the record does not work at the moment.", status=503)
-        return form.page(None, error="Choose one of these methods.", status=400)
+            return form.page(None, error=_("This way to open the record does not work at the moment."), status=503)
+        return form.page(None, error=_("Choose one of these methods."), status=400)
     return form.respond(offer, _answer(parts.step_up, form, offer))
 
 
@@ -93,6 +110,8 @@ def returned(method: str, choice: str) -> AnyResponse:
     seen = None
     if request.method == "GET" and who.binding and len(given) <= MOST_PARAMETERS:
         seen = parts.step_up.find(here(), ticket, cookies(), secure=parts.secure)
+    if seen is not None:
+        speak_to_customer(seen.row)
     offered = parts.step_up.offers(seen)[0] if seen is not None else []
     offer = next((one for one in offered if (one.slug, one.choice.key) == (method, choice)), None)
     if seen is None or offer is None or not offer.has_two_steps:
@@ -112,14 +131,33 @@ def close(handle: str) -> AnyResponse:
     """End the session of this browser and record; doing it twice does no harm."""
     seen = enter(handle, None)
     parts = runtime()
-    response = redirect(f"/c/{handle.lower()}", 303)
+    response: AnyResponse = redirect(f"/c/{handle.lower()}", 303)
     if seen.session is not None:
         if not csrf.is_genuine(request, parts.keys, parts.settings, session_cookie(seen), seen.host, seen.row.link_id):
-            return problem("This form is out of date", "Open the link again, then close the record.", 403)
+            return problem(_("This form is out of date"), _("Open the link again, then close the record."), 403)
         sessions.end(parts.db, parts.clock, seen)
+        # Our own session is over before anybody else is asked where theirs ends.
+        url = parts.step_up.sign_out_url(seen)
+        if url:
+            closed = Closed(shell(replace(seen, session=None), handle, binding=""), url)
+            response = parts.renderer.render(closed, theme_slug(seen))
     clear_cookie(response, sessions.cookie_name(seen.row.link_id, secure=parts.secure), secure=parts.secure)
     response.headers["Clear-Site-Data"] = '"cache"'
     return response
+
+
+@unlock.post("/auth/<method>/<choice>/backchannel")
+@tier(Gatekeeper.STEP_UP)
+def ended_elsewhere(method: str, choice: str) -> AnyResponse:
+    """Take the word of another site that somebody signed out there: 200 once, else 400. The tenant is the host's."""
+    parts = runtime()
+    given = {name: values[0] for name, values in request.form.lists() if len(values) == 1}
+    if parts.step_up.ended_elsewhere(here(), method, choice, given):
+        return Response(status=200)
+    wait = parts.throttle.hit(HANDLE_MISSES, network_of(client_address(request.environ)))
+    if wait is None:
+        return Response(status=400)
+    return Response(status=429, headers={"Retry-After": str(wait.seconds)})
 
 
 def set_session(response: AnyResponse, seen: Visit, sid: str) -> None:
@@ -185,8 +223,9 @@ class _Form:
         """Show one method's form, or the choice between methods; with ``asked`` the form of a challenge."""
         if not self.offered:
             return problem(
-                "This record cannot be opened now",
-                f"No way to open it is available at the moment. Contact {self.seen.row.vendor}.",
+                _("This record cannot be opened now"),
+                _("No way to open it is available at the moment. Contact %(vendor)s.")
+                % {"vendor": self.seen.row.vendor},
                 503,
                 60,
             )
@@ -194,7 +233,7 @@ class _Form:
         method = _method_form(chosen, asked, error) if chosen is not None else None
         field = method.fields[0].name if method is not None and method.fields else ""
         page = Unlock(
-            shell(self.seen, self.handle, binding=self._binding),
+            self._shell(),
             tuple(Option(one.key, one.choice.title, hint=one.choice.hint) for one in self.offered),
             method,
             self.target,
@@ -202,8 +241,12 @@ class _Form:
         )
         return runtime().renderer.render(page, theme_slug(self.seen), status)
 
+    def _shell(self) -> Shell:
+        path = unlock_url(self.handle, self.target)
+        return shell(self.seen, self.handle, binding=self._binding, path=path)
+
     def _leave(self, offer: stepup.Offer, url: str) -> Response:
-        page = Leave(shell(self.seen, self.handle, binding=self._binding), offer.choice.title, url)
+        page = Leave(self._shell(), offer.choice.title, url)
         return runtime().renderer.render(page, theme_slug(self.seen))
 
 
@@ -230,7 +273,7 @@ def _method_form(offer: stepup.Offer, asked: stepup.Asked | None, error: str) ->
         title=offer.choice.title,
         fields=tuple(FieldView(field, error=error if i == 0 else "") for i, field in enumerate(challenge.fields)),
         hint=challenge.text,
-        button=challenge.button,
+        button=_(challenge.button),
         challenge=asked.ticket if asked is not None else "",
         again=challenge.again,
     )
@@ -247,10 +290,11 @@ def _opened(seen: Visit, result: stepup.Opened, target: str) -> AnyResponse:
 
 
 def _unfinished(status: int, wait: Wait | None = None) -> Response:
-    message = "Open the link on your invoice and start again, in this browser."
-    return problem("The sign-in did not finish", message, status, wait.seconds if wait is not None else None)
+    message = _("Open the link on your invoice and start again, in this browser.")
+    return problem(_("The sign-in did not finish"), message, status, wait.seconds if wait is not None else None)
 
 
 def _wait_text(reason: str, seconds: int) -> str:
     minutes = -(-seconds // 60)
-    return f"{reason} You can try again in {minutes} {'minute' if minutes == 1 else 'minutes'}."
+    wait = ngettext("You can try again in %(count)d minute.", "You can try again in %(count)d minutes.", minutes)
+    return f"{reason} {wait % {'count': minutes}}"

@@ -15,12 +15,12 @@ from sqlalchemy import Connection
 from shared_record.access.policy import Surface
 from shared_record.access.sessions import Visit
 from shared_record.clock import period_bounds, period_of
-from shared_record.delivery.events import COMPARE_RUN, EXPORT_DOWNLOADED, RECORD_VIEWED
+from shared_record.delivery.events import COMPARE_RUN, RECORD_VIEWED
 from shared_record.errors import Detail, InvalidInputError, NotFoundError
 from shared_record.exports.service import write_rows
+from shared_record.languages import gettext as _
 from shared_record.ledger import amounts
-from shared_record.ledger.origin import ordinal_of
-from shared_record.ledger.proofs import newest_checkpoint
+from shared_record.ledger.breakdowns import is_value
 from shared_record.ledger.receipts import list_receipts
 from shared_record.ledger.records import (
     Coverage,
@@ -33,17 +33,21 @@ from shared_record.ledger.records import (
     list_periods,
     search,
 )
-from shared_record.tenancy.tenants import public_id
-from shared_record.web.api.envelope import success
+from shared_record.plugin import csv_text
+from shared_record.web.conditional import twin
 from shared_record.web.headers import allow_scripts
 from shared_record.web.record import data, pages
 from shared_record.web.record import format as fmt
-from shared_record.web.record.files import require_format, send_export
+from shared_record.web.record.files import require_format
+from shared_record.web.record.logs import log_url
 from shared_record.web.record.pages import FormError, Option
 from shared_record.web.record.proofs import prove_asked
+from shared_record.web.record.sheet import sheet
+from shared_record.web.record.twins import announce, csv_table, twins_of
 from shared_record.web.record.visits import enter, shell, theme_slug, unlock_url
 from shared_record.web.render import static_url
 from shared_record.web.runtime import runtime
+from shared_record.web.script_texts import script_texts
 from shared_record.web.tiers import Gatekeeper, tier
 from shared_record.web.told import tell
 
@@ -78,6 +82,7 @@ def landing(handle: str) -> Response:
         next_checkpoint=None,
         recent=_rows(found.recent, zone, hide_amounts=seen.row.hide_amounts and seen.session is None, outer=True),
         previous=_previous(found.previous),
+        sheet=sheet(seen, frame.base, found.now),
     )
     return runtime().renderer.render(page, theme_slug(seen))
 
@@ -88,7 +93,7 @@ def landing_json(handle: str) -> Response:
     """Return the landing page's figures."""
     seen = enter(handle, Surface.LANDING)
     tell(seen, RECORD_VIEWED)
-    return success(data.live(data.Subject.of_visit(seen)))
+    return twin(data.live(data.Subject.of_visit(seen)))
 
 
 def _previous(period: Period | None) -> str:
@@ -118,29 +123,32 @@ def activity(handle: str) -> Response:
     seen = enter(handle, Surface.DETAIL)
     query, zone = _read_query(seen.row.zone), seen.row.zone
     periods, current, found = _search(seen, query)
-    frame = shell(seen, handle)
+    frame, now = shell(seen, handle), runtime().clock.now()
     every = [record.amount for record in found.records] + [found.total]
     fraction = fmt.column_fraction(every)
     unit = found.records[0].period.unit if found.records else seen.row.unit
     page = pages.Activity(
         shell=frame,
-        heading=f"Activity, {fmt.format_month(query.period)}",
+        heading=_("Activity, %(period)s") % {"period": fmt.format_month(query.period)},
         periods=tuple(
             Option(one, fmt.format_month(one), selected=one == query.period)
             for one in dict.fromkeys([current, *(period.period for period in periods)])
         ),
         filter=query.typed,
-        rows=_rows(found.records, zone, fraction=fraction),
+        rows=_rows(found.records, zone, fraction=fraction, base=frame.base),
         records=fmt.format_records(found.count),
         net=fmt.amount_cell(found.total, fraction),
         unit=unit,
-        zone=fmt.zone_name(zone, runtime().clock.now().astimezone(ZoneInfo(zone))),
-        as_of=fmt.moment(runtime().clock.now(), zone),
+        zone=fmt.zone_name(zone, now.astimezone(ZoneInfo(zone))),
+        as_of=fmt.moment(now, zone),
         json_url=_twin(frame.base, "json"),
         csv_url=_twin(frame.base, "csv"),
         newer_url=_turn(frame.base, before=found.newer),
         older_url=_turn(frame.base, after=found.older),
         errors=query.errors,
+        dimensions=next((one.breakdowns for one in periods if one.period == query.period), ()),
+        is_live=query.period == current and not found.newer and not query.errors,
+        sheet=sheet(seen, frame.base, now),
     )
     response = runtime().renderer.render(page, theme_slug(seen), 400 if query.errors else 200)
     response.headers.add("Link", f'<{page.json_url}>; rel="alternate"; type="application/json"')
@@ -164,7 +172,7 @@ def activity_json(handle: str) -> Response:
         "newer": _turn(base, "activity.json", before=found.newer),
         "older": _turn(base, "activity.json", after=found.older),
     }
-    response = success(
+    response = twin(
         {
             "period": query.period,
             "count": found.count,
@@ -197,6 +205,7 @@ def activity_csv(handle: str) -> Response:
     with parts.db.read(seen.scope, snapshot=True) as connection:
         write_rows(connection, parts.keys, parts.clock, seen.scope, seen.customer_id, period, found.records, kind, out)
     response = Response(out.getvalue(), content_type=kind.media_type)
+    response.add_etag()
     older = _turn(f"/c/{handle.lower()}", "activity.csv", after=found.older)
     if older:
         response.headers["Link"] = f'<{older}>; rel="next"'
@@ -211,6 +220,8 @@ def _read_query(zone: str) -> _Query:
         end=arguments.get("to", ""),
         reference=arguments.get("reference", "").strip(),
         late=arguments.get("late") == "1",
+        dimension=arguments.get("dimension", "").strip(),
+        in_utc=arguments.get("zone") == "UTC",
     )
     errors: list[FormError] = []
     now = runtime().clock.now()
@@ -218,17 +229,29 @@ def _read_query(zone: str) -> _Query:
     try:
         period_bounds(period)
     except (ValueError, OverflowError):
-        errors.append(FormError("Choose a month such as 2026-11.", "period"))
+        errors.append(FormError(_("Choose a month such as 2026-11."), "period"))
         period = period_of(now)
+    zone = "UTC" if typed.in_utc else zone
     since = _day(typed.start, zone, "from", errors)
     until = _day(typed.end, zone, "to", errors, after=True)
+    dimension = _dimension(typed.dimension, errors)
     if since and until and since >= until:
-        errors.append(FormError("The first day must not be after the last day.", "from"))
+        errors.append(FormError(_("The first day must not be after the last day."), "from"))
     if len(typed.reference) > 255 or not typed.reference.isprintable():
-        errors.append(FormError("A reference has at most 255 characters, on one line.", "reference"))
-    return _Query(
-        typed, period, Filter(period=period, since=since, until=until, late=typed.late), typed.reference, tuple(errors)
-    )
+        errors.append(FormError(_("A reference has at most 255 characters, on one line."), "reference"))
+    wanted = Filter(period=period, since=since, until=until, late=typed.late, dimension=dimension)
+    return _Query(typed, period, wanted, typed.reference, tuple(errors))
+
+
+def _dimension(text: str, errors: list[FormError]) -> tuple[str, str] | None:
+    """Read ``name:value``, a name of metadata and a value that a delta can have under it."""
+    if not text:
+        return None
+    key, _colon, value = text.partition(":")
+    if is_value(key) and is_value(value):
+        return key, value
+    errors.append(FormError(_("Enter a name and a value with a colon between them, such as region:eu."), "dimension"))
+    return None
 
 
 def _day(text: str, zone: str, field: str, errors: list[FormError], *, after: bool = False) -> datetime | None:
@@ -238,7 +261,7 @@ def _day(text: str, zone: str, field: str, errors: list[FormError], *, after: bo
         day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=ZoneInfo(zone))
         return day + timedelta(days=1) if after else day
     except (ValueError, OverflowError):
-        errors.append(FormError("Enter a day such as 2026-11-22.", field))
+        errors.append(FormError(_("Enter a day such as 2026-11-22."), field))
         return None
 
 
@@ -296,9 +319,11 @@ def periods(handle: str) -> Response:
     rows = tuple(
         pages.PeriodRow(
             name=fmt.format_month(one.period),
+            url=f"{frame.base}/periods/{one.period}",
             activity_url=f"{frame.base}/activity?{urlencode({'period': one.period})}",
             total=cell,
             records=fmt.format_count(one.size),
+            noun=fmt.records_noun(one.size),
             verified_through=_through(one, covered, zone),
             receipt_url=f"/receipt/{issued[one.bounds].receipt_id}" if one.bounds in issued else "",
             in_progress=one.period == period_of(runtime().clock.now()),
@@ -306,14 +331,45 @@ def periods(handle: str) -> Response:
         for one, cell, covered in zip(found, cells, reach, strict=True)
     )
     unit = found[0].unit if found else seen.row.unit
-    return runtime().renderer.render(pages.Periods(frame, unit, rows), theme_slug(seen))
+    twins = twins_of(f"{frame.base}/periods")
+    page = pages.Periods(frame, unit, rows, twins.json_url, twins.csv_url)
+    return announce(runtime().renderer.render(page, theme_slug(seen)), twins)
+
+
+@record.get("/c/<handle>/periods.json")
+@tier(Surface.DETAIL)
+def periods_json(handle: str) -> Response:
+    """Return the same as data."""
+    return twin(data.periods(data.Subject.of_visit(enter(handle, Surface.DETAIL))))
+
+
+@record.get("/c/<handle>/periods.csv")
+@tier(Surface.DETAIL)
+def periods_csv(handle: str) -> Response:
+    """Return the same as CSV."""
+    found = data.periods(data.Subject.of_visit(enter(handle, Surface.DETAIL)))["periods"]
+    columns = ("period", "state", "records", "amount", "unit", "verified_through", "receipt_id")
+    return csv_table(
+        columns,
+        (
+            (
+                one["period"],
+                one["state"],
+                str(one["records"]),
+                one["total"],
+                csv_text(one["unit"]),
+                one["verifiedThrough"],
+                one["receiptId"],
+            )
+            for one in found
+        ),
+    )
 
 
 def _through(period: Period, reach: Coverage, zone: str) -> str:
     if reach.through is None or period.pepoch is None:
-        return "No checkpoint yet"
-    _, end = period.bounds
-    return fmt.format_date(min(reach.through, end - timedelta(milliseconds=1)), zone, short=True)
+        return _("No checkpoint yet")
+    return fmt.format_date(min(reach.through, period.bounds[1] - timedelta(milliseconds=1)), zone, short=True)
 
 
 @record.get("/c/<handle>/compare")
@@ -327,7 +383,7 @@ def compare(handle: str) -> Response:
     first = request.args.get("a") or (names[1] if len(names) > 1 else "")
     second = request.args.get("b") or (names[0] if names else "")
     errors = tuple(
-        FormError("Choose one of the periods of this record.", field)
+        FormError(_("Choose one of the periods of this record."), field)
         for field, name in (("a", first), ("b", second))
         if name and name not in found
     )
@@ -337,6 +393,7 @@ def compare(handle: str) -> Response:
         second=tuple(Option(name, fmt.format_month(name), selected=name == second) for name in names),
         unit=found[names[0]].unit if names else seen.row.unit,
         errors=errors,
+        sheet=sheet(seen, f"/c/{handle.lower()}", runtime().clock.now()),
     )
     if len(names) < 2:
         page = replace(page, note="Compare opens when a second period exists.")
@@ -355,49 +412,22 @@ def _compared(page: pages.Compare, first: Period, second: Period) -> pages.Compa
         page,
         lines=tuple(
             pages.CompareRow(
-                fmt.format_month(one.period), fmt.amount_cell(one.total, fraction), fmt.format_count(one.size)
+                fmt.format_month(one.period),
+                fmt.amount_cell(one.total, fraction),
+                fmt.format_count(one.size),
+                fmt.records_noun(one.size),
+                f"{page.shell.base}/periods/{one.period}",
             )
             for one in (second, first)
         ),
         difference=pages.CompareRow(
-            "Difference (second minus first)",
+            _("Difference (second minus first)"),
             fmt.amount_cell(difference, fraction, signed=True),
             fmt.format_amount(str(second.size - first.size), signed=True),
+            fmt.records_noun(second.size - first.size),
         ),
-        note=f"{fmt.format_month(open_one.period)} is in progress." if open_one else "",
+        note=_("%(period)s is in progress.") % {"period": fmt.format_month(open_one.period)} if open_one else "",
     )
-
-
-@record.get("/c/<handle>/export")
-@tier(Surface.DETAIL)
-def export(handle: str) -> Response:
-    """Let the customer choose period and format; says what the file will hold."""
-    seen = enter(handle, Surface.DETAIL)
-    with runtime().db.read(seen.scope, snapshot=True) as connection:
-        found = list_periods(connection, seen.scope, seen.customer_id)
-    installed = runtime().plugins.export_formats
-    kinds = [installed[slug] for slug in seen.row.export_formats if slug in installed]
-    page = pages.Export(
-        shell=shell(seen, handle),
-        periods=tuple(
-            Option(one.period, f"{fmt.format_month(one.period)}, {fmt.format_records(one.size)}") for one in found
-        ),
-        formats=tuple(Option(kind.slug, kind.title, selected=i == 0) for i, kind in enumerate(kinds)),
-        as_of=fmt.moment(runtime().clock.now(), seen.row.zone),
-    )
-    return runtime().renderer.render(page, theme_slug(seen))
-
-
-@record.get("/c/<handle>/export/file")
-@tier(Surface.DETAIL)
-def export_file(handle: str) -> Response:
-    """Build one file whole, then send it with its length and digest: a cut-off download cannot look complete."""
-    seen = enter(handle, Surface.DETAIL)
-    kind = require_format(request.args.get("format", ""), seen.row.export_formats)
-    period = request.args.get("period") or period_of(runtime().clock.now())
-    answer = send_export(seen.scope, seen.customer_id, period, kind)
-    tell(seen, EXPORT_DOWNLOADED, period=period, format=kind.slug)
-    return answer
 
 
 @record.get("/c/<handle>/verify")
@@ -409,11 +439,12 @@ def verify(handle: str) -> Response:
     page = pages.Verify(
         shell=frame,
         files=pages.VerifierFiles(*map(static_url, ("verify.js", "check.js", "verify.py", "verify.html"))),
+        texts=script_texts("verify.js", "check.js"),
         nonce=secrets.token_urlsafe(16),
     )
     if seen.may_see(Surface.LANDING):
         with runtime().db.read(seen.scope) as connection:
-            page = replace(page, log_url=_log_url(connection, seen))
+            page = replace(page, log_url=log_url(connection, seen.scope))
     if seen.may_see(Surface.DETAIL):
         name = f"proof-{period}.tlog-proof"
         proof_url = f"{frame.base}/proof.tlog-proof?{urlencode({'period': period})}"
@@ -421,13 +452,6 @@ def verify(handle: str) -> Response:
     else:
         page = replace(page, unlock_url=unlock_url(handle, f"{frame.base}/verify"))
     return allow_scripts(runtime().renderer.render(page, theme_slug(seen)), page.nonce)
-
-
-def _log_url(connection: Connection, seen: Visit) -> str:
-    """Return where the current origin of the log is served: a later one below its number."""
-    newest = newest_checkpoint(connection, seen.scope)
-    ordinal = 1 if newest is None else ordinal_of(newest.start)
-    return f"/log/{public_id(connection, seen.scope)}" + ("" if ordinal == 1 else f"/{ordinal}")
 
 
 @record.get("/c/<handle>/proof.tlog-proof")
@@ -452,6 +476,7 @@ def _rows(
     fraction: int | None = None,
     hide_amounts: bool = False,
     outer: bool = False,
+    base: str = "",
 ) -> tuple[pages.RowView, ...]:
     width = fmt.column_fraction([row.amount for row in found]) if fraction is None else fraction
     return tuple(
@@ -460,18 +485,13 @@ def _rows(
             recorded=fmt.row_moment(row.recorded_at, zone),
             state=row.state,
             amount=None if hide_amounts else fmt.amount_cell(row.amount, width),
-            used=None if outer or row.occurred_at is None else fmt.row_moment(_moment(row.occurred_at), zone),
+            used=None if outer or row.occurred_at is None else fmt.row_moment(data.moment_of(row.occurred_at), zone),
             reference=None if outer else row.reference_id,
             reason=None if outer else row.reason,
+            url=f"{base}/activity/{row.record_id}" if base else "",
         )
         for row in found
     )
-
-
-def _moment(text: str) -> datetime:
-    """Read ``at`` (UTC, up to nine decimals) to the microsecond, which is more than a page shows."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}.{(fraction + '000000')[:6]}+00:00")
 
 
 def _query_string(**changes: str | None) -> str:

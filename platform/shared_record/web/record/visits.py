@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from urllib.parse import urlencode
 
@@ -17,12 +18,16 @@ from shared_record.access.throttle import HANDLE_MISSES, network_of
 from shared_record.errors import AccessDeniedError, LimitedError, NotFoundError, RecordMovedError
 from shared_record.hosts.gate import client_address, host_match
 from shared_record.hosts.resolver import Role, Source
+from shared_record.languages import gettext as _
 from shared_record.web.cookies import PRE_SESSION, host_name, read_cookies
 from shared_record.web.csrf import token
 from shared_record.web.record import format as fmt
+from shared_record.web.record.language import page_path, speak_to_customer
 from shared_record.web.record.pages import Contact, NotFound, Problem, Shell
-from shared_record.web.render import assets, theme_css_url
+from shared_record.web.render import assets, logo, picture_url, theme_css_url
 from shared_record.web.runtime import runtime
+
+_log = logging.getLogger("shared_record.access")
 
 
 def here() -> Here:
@@ -42,6 +47,7 @@ def find_visit(handle: str) -> Visit | Moved | None:
     found = None if known is None else _look(known)
     if isinstance(found, Visit):
         g.visit = found
+        speak_to_customer(found.row)
     return found
 
 
@@ -97,10 +103,11 @@ def wants_data(asked: Request) -> bool:
 def missing(*, machine: bool) -> Exception:
     """Return the answer to a link that opens nothing: the same for unknown, revoked and foreign ones."""
     wait = runtime().throttle.hit(HANDLE_MISSES, network_of(client_address(request.environ)))
+    _log.info("handle.%s host=%s", "miss" if wait is None else "throttled", here().host)
     if wait is not None and machine:
         return LimitedError("Many requests came from this connection. Try again later.", retry_after=wait.seconds)
     if wait is not None:
-        return _answer(problem("Try again later", "Many requests came from this connection.", 429, wait.seconds))
+        return _answer(problem(_("Try again later"), _("Many requests came from this connection."), 429, wait.seconds))
     if machine:
         return NotFoundError("This link is not in use here.", code="NOT_FOUND")
     return _answer(not_found())
@@ -116,8 +123,11 @@ def moved(found: Moved, handle: str, *, machine: bool) -> Exception:
     return _answer(redirect(url, 303))
 
 
-def shell(seen: Visit, handle: str, *, binding: str | None = None) -> Shell:
-    """Return what every page of this record has. ``binding``: the cookie that form tokens are bound to."""
+def shell(seen: Visit, handle: str, *, binding: str | None = None, path: str | None = None) -> Shell:
+    """Return what every page of this record has. ``binding``: the cookie that form tokens are bound to.
+
+    ``path``: where to come back to after another language was chosen, if that is not this page.
+    """
     parts, row = runtime(), seen.row
     theme = parts.themes[theme_slug(seen)]
     contact = row.contact or ""
@@ -128,11 +138,13 @@ def shell(seen: Visit, handle: str, *, binding: str | None = None) -> Shell:
         base=f"/c/{handle.lower()}",
         assets=assets(),
         theme_css=theme_css_url(theme),
+        logo=logo(theme, picture_url),
         contact=Contact(contact, contact if ":" in contact else f"mailto:{contact}") if contact else None,
         open_until=_open_until(seen),
         csrf_token=token(parts.keys, binding, seen.host, row.link_id) if binding else "",
         open_to_all=seen.may_see(Surface.DETAIL) and seen.session is None,
         test_data=seen.is_test,
+        path=path or page_path(),
     )
 
 

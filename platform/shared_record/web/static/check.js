@@ -5,8 +5,9 @@
 (() => {
 for (const text of document.querySelectorAll(".without")) text.hidden = true;
 if (!document.getElementById("live")) return;
-const { check, policy, opened, node, b64, unb64 } = globalThis.sharedRecord;
+const { check, policy, opened, node, b64, unb64, t, tn } = globalThis.sharedRecord;
 const $ = (id) => document.getElementById(id), place = $("live").dataset;
+const { lang } = document.documentElement, locale = `${lang === "en" ? "en-GB" : lang}-u-nu-latn`;
 // A log that began anew is served below its number; what was shown of it before counts still.
 const key = `shared-record:${place.log.replace(/\/[0-9]+$/, "")}`, KEPT = 24;
 class Differs extends Error {}
@@ -17,17 +18,17 @@ const need = (ok, reason, Kind = Differs) => { if (!ok) throw new Kind(reason); 
 async function load(url) {
   let answer = null;
   try { answer = await fetch(url, { cache: "no-store", redirect: "error" }); } catch { /* below */ }
-  need(answer, "the server could not be reached", Unknown);
+  need(answer, t("the server could not be reached"), Unknown);
   const text = await answer.text();
   if (answer.ok) return text;
   let error = {};
   try { ({ error } = JSON.parse(text)); } catch { /* not in the envelope */ }
-  need(answer.status !== 401, "the record is not open in this browser any more", Unknown);
-  throw Object.assign(new Unknown(error.message ? error.message.replace(/\.$/, "") : `the server answered ${answer.status}`), { code: error.code });
+  need(answer.status !== 401, t("the record is not open in this browser any more"), Unknown);
+  throw Object.assign(new Unknown(error.message ? error.message.replace(/\.$/, "") : t("the server answered {status}", { status: answer.status })), { code: error.code });
 }
 async function json(url) {
   const text = await load(url);
-  try { return JSON.parse(text); } catch { throw new Unknown("the server's answer is not JSON"); }
+  try { return JSON.parse(text); } catch { throw new Unknown(t("the server’s answer is not JSON")); }
 }
 const get = async (path) => (await json(path)).data;
 
@@ -53,13 +54,14 @@ function continues(m, n, old, now, path) {
 }
 
 // --- Texts
+const marks = Object.fromEntries(new Intl.NumberFormat(locale).formatToParts(-1234567.5).map(({ type, value }) => [type, value]));
 const group = (text) => {
   const [, sign, whole, part] = /^(-?)([0-9]+)(?:\.([0-9]+))?$/.exec(text);
-  return `${sign && "−"}${whole.replace(/\B(?=([0-9]{3})+$)/g, ",")}${part ? `.${part.padEnd(2, "0")}` : ""}`;
+  return `${sign && marks.minusSign}${whole.replace(/\B(?=([0-9]{3})+$)/g, marks.group)}${part ? `${marks.decimal}${part.padEnd(2, "0")}` : ""}`;
 };
-const records = (n) => `${group(String(n))} ${n === 1 ? "record" : "records"}`;
-const month = (period) => new Date(`${period}-15T00:00:00Z`).toLocaleDateString("en-GB", { month: "long", year: "numeric", timeZone: "UTC" });
-const when = (moment) => new Date(moment).toLocaleString("en-GB", { day: "numeric", month: "long", year: "numeric", hour: "2-digit", minute: "2-digit" });
+const records = (count) => tn("{count} record", "{count} records", count, { count: group(String(count)) });
+const month = (period) => new Date(`${period}-15T00:00:00Z`).toLocaleDateString(locale, { month: "long", year: "numeric", timeZone: "UTC" });
+const when = (moment) => new Date(moment).toLocaleString(locale, { day: "numeric", month: "long", year: "numeric", hour: "2-digit", minute: "2-digit" });
 
 // --- The memory
 function recall() {
@@ -85,7 +87,7 @@ async function proved(text, keys) {
   need(found.result !== "does not match", found.reason);
   need(found.result === "matches", found.reason, Unknown);
   const extra = JSON.parse(new TextDecoder().decode(unb64(/^extra (.*)$/m.exec(text)[1]))), entry = JSON.parse(extra.entry), { window } = extra;
-  need(window?.from === 0, "the proof is not that of a whole record");
+  need(window?.from === 0, t("the proof is not that of a whole record"));
   return { ...found, note: text.slice(text.indexOf("\n\n") + 2), name: `${JSON.parse(extra.head).cust} ${entry.period}`, period: entry.period,
     state: { size: window.to, root: window.root, rec: entry.rec } };
 }
@@ -93,20 +95,20 @@ async function newest(note, keys) {
   const run = { keys, source: "this server" };
   let said = null;
   try { said = await opened(note, run); } catch (error) { throw new Differs(error.message); }
-  need(run.signers.some(({ name }) => name === said[0]), `the checkpoint of the log ${said[0]} is not signed by its key`);
+  need(run.signers.some(({ name }) => name === said[0]), t("the checkpoint of the log {log} is not signed by its key", { log: said[0] }));
   return { origin: said[0], size: said[1], root: said[2], note, signers: run.signers };
 }
 async function compareLog(memory, now) {
   const day = when(memory.seen);
-  need(memory.origin === now.origin, `on ${day} this server showed the log ${memory.origin}, and now it shows another one, ${now.origin}`);
-  need(memory.size <= now.size, `on ${day} the log had ${memory.size} checkpoints, and now it has only ${now.size}`);
+  need(memory.origin === now.origin, t("on {day} this server showed the log {former}, and now it shows another one, {log}", { day, former: memory.origin, log: now.origin }));
+  need(memory.size <= now.size, t("on {day} the log had {former} checkpoints, and now it has only {size}", { day, former: memory.size, size: now.size }));
   if (memory.size === now.size) {
-    need(memory.root === now.root, `the checkpoint of size ${now.size} is another one than the one shown on ${day}: the log was forked`);
+    need(memory.root === now.root, t("the checkpoint of size {size} is another one than the one shown on {day}: the log was forked", { size: now.size, day }));
     return;
   }
   let path = null;
   try { ({ proof: path } = await json(`${place.log}/consistency?from=${memory.size}&to=${now.size}`)); } catch (error) { need(error.code === "LOG_IS_SMALLER", error.message, Unknown); }
-  need(continues(memory.size, now.size, memory.root, now.root, path), `the checkpoint of size ${memory.size} shown on ${day} is not part of the log that is shown now`);
+  need(continues(memory.size, now.size, memory.root, now.root, path), t("the checkpoint of size {size} shown on {day} is not part of the log that is shown now", { size: memory.size, day }));
 }
 // Each period of this customer that was seen here: the record of now must begin with the record of then.
 async function compareRecords(memory, current, now, keys) {
@@ -114,16 +116,16 @@ async function compareRecords(memory, current, now, keys) {
   for (const [name, old] of Object.entries(memory.records)) {
     const [whose, period] = name.split(" ");
     if (whose !== customer) continue;
-    const what = `the record of ${month(period)} shown on ${when(old.seen)}`;
+    const what = t("the record of {period} shown on {day}", { period: month(period), day: when(old.seen) });
     let data = null;
     try { data = await get(`${place.api}/consistency?period=${period}&from=${old.size}`); } catch (error) {
-      need(!["PERIOD_NOT_FOUND", "PROOF_NOT_FOUND", "RECORD_IS_SMALLER"].includes(error.code), `${what} had ${records(old.size)}, and now: ${error.message}`);
+      need(!["PERIOD_NOT_FOUND", "PROOF_NOT_FOUND", "RECORD_IS_SMALLER"].includes(error.code), t("{record} had {records}, and now: {message}", { record: what, records: records(old.size), message: error.message }));
       throw error;
     }
     const found = await proved(data.tlogProof, keys);
-    need(found.note.split("\n\n")[0] === now.note.split("\n\n")[0], "a new checkpoint was published meanwhile; check again", Unknown);
-    need(found.name === name && found.state.rec === old.rec, `${what} was another one, ${old.rec}`);
-    need(continues(old.size, found.state.size, old.root, found.state.root, data.proof), `the first ${records(old.size)} of ${what} are not those of the record that is shown now`);
+    need(found.note.split("\n\n")[0] === now.note.split("\n\n")[0], t("a new checkpoint was published meanwhile; check again"), Unknown);
+    need(found.name === name && found.state.rec === old.rec, t("{record} was another one, {id}", { record: what, id: old.rec }));
+    need(continues(old.size, found.state.size, old.root, found.state.root, data.proof), t("the beginning of {record}, {records}, is not that of the record that is shown now", { record: what, records: records(old.size) }));
     states.push([name, found.state]);
   }
   return states;
@@ -133,26 +135,26 @@ async function checkRecord(keys, lines) {
   let data = null;
   try { data = await get(`${place.api}/proof`); } catch (error) {
     if (error.code !== "PERIOD_NOT_FOUND" && error.code !== "PROOF_NOT_FOUND") throw error;
-    lines.push(error.code === "PERIOD_NOT_FOUND" ? "Nothing is recorded in this period yet." : "No checkpoint covers a record of this period yet.");
+    lines.push(error.code === "PERIOD_NOT_FOUND" ? t("Nothing recorded yet this period.") : t("No checkpoint covers a record of this period yet."));
     return null;
   }
   const found = await proved(data.tlogProof, keys), shown = await get(`${place.base}.json`);
-  lines.push(`${records(found.rows)} of ${month(found.period)} with a total of ${group(found.total)} ${found.unit} are in this customer’s record.`);
+  lines.push(t("In this customer’s record: {records} of {period} with a total of {total} {unit}.", { records: records(found.rows), period: month(found.period), total: group(found.total), unit: found.unit }));
   if (shown.period !== found.period) return found;
-  need(shown.records >= found.rows, `the record page shows ${records(shown.records)}, the checkpoint covers ${found.rows}`);
+  need(shown.records >= found.rows, t("the record page shows {records}, the checkpoint covers {covered}", { records: records(shown.records), covered: found.rows }));
   const newer = shown.records - found.rows;
-  need(newer || (shown.total === found.total && shown.unit === found.unit), `the record page shows a total of ${shown.total} ${shown.unit}, the checkpoint covers ${found.total} ${found.unit}`);
-  lines.push(newer ? `${records(newer)} on the record page ${newer === 1 ? "is" : "are"} newer than the checkpoint. The next one covers them.` : "The record page shows the same count and total.");
+  need(newer || (shown.total === found.total && shown.unit === found.unit), t("the record page shows a total of {shown}, the checkpoint covers {covered}", { shown: `${shown.total} ${shown.unit}`, covered: `${found.total} ${found.unit}` }));
+  lines.push(newer ? t("Newer on the record page than the checkpoint: {records}. The next one covers them.", { records: records(newer) }) : t("The record page shows the same count and total."));
   return found;
 }
 
 // --- The page
-const WORDS = { matches: "✓ It matches", differs: "✗ It does not match", unknown: "? It could not be checked" };
+const WORDS = { matches: t("✓ It matches"), differs: t("✗ It does not match"), unknown: t("? It could not be checked") };
 const rank = (error) => (error instanceof Differs ? "differs" : "unknown");
-const say = (error) => (error instanceof Differs || error instanceof Unknown ? error.message : `an answer of the server is malformed (${error})`);
+const say = (error) => (error instanceof Differs || error instanceof Unknown ? error.message : t("an answer of the server is malformed ({error})", { error }));
 function show(result, reason, lines, memory, prints, evidence) {
   $("live-result").textContent = WORDS[result];
-  $("live-reason").textContent = reason && `${result === "differs" ? "What differs" : "Because"}: ${reason}.`;
+  $("live-reason").textContent = reason && (result === "differs" ? t("What differs: {reason}.", { reason }) : t("Because: {reason}.", { reason }));
   $("live-checked").replaceChildren(...lines.map((line) => { const item = document.createElement("li"); item.textContent = line; return item; }));
   $("live-memory").textContent = memory;
   $("live-print").textContent = prints;
@@ -167,7 +169,7 @@ async function fingerprint(signers) {
 }
 async function run() {
   $("live-again").hidden = true;
-  $("live-result").textContent = "Checking…";
+  $("live-result").textContent = t("Checking…");
   for (const id of ["live-reason", "live-memory"]) $(id).textContent = "";
   $("live-key").hidden = true;
   $("live-checked").replaceChildren();
@@ -178,7 +180,7 @@ async function run() {
     keys = policy(await load(`${place.log}/policy`));
     if (place.api) current = await checkRecord(keys, lines);
     now = await newest(current ? current.note : await load(`${place.log}/checkpoint`), keys);
-    lines.push(`The checkpoint of size ${now.size} of the log ${now.origin} is signed by the log’s key.`);
+    lines.push(t("The checkpoint of size {size} of the log {log} is signed by the log’s key.", { size: now.size, log: now.origin }));
   } catch (error) { [result, reason] = [rank(error), say(error)]; }
   if (current) states = [[current.name, current.state]];
   let held = false;
@@ -188,21 +190,21 @@ async function run() {
       await compareLog(memory, now);
       if (current) states = [...await compareRecords(memory, current, now, keys), ...states];
       held = true;
-      remark = `Everything this server showed you on ${then} is still in the log.`;
+      remark = t("Everything this server showed you on {day} is still in the log.", { day: then });
     } catch (error) {
-      remark = error instanceof Differs ? `What this server showed you on ${then} does not match what it shows now.` : `What this server showed you on ${then} could not be compared with what it shows now.`;
+      remark = error instanceof Differs ? t("What this server showed you on {day} does not match what it shows now.", { day: then }) : t("What this server showed you on {day} could not be compared with what it shows now.", { day: then });
       if (result === "matches" || error instanceof Differs) [result, reason] = [rank(error), say(error)];
     }
   } else if (broken) {
-    remark = "What this browser remembers of an earlier visit cannot be read, so nothing was compared with it.";
-    if (result === "matches") [result, reason] = ["unknown", "what this browser remembers cannot be read"];
+    remark = t("What this browser remembers of an earlier visit cannot be read, so nothing was compared with it.");
+    if (result === "matches") [result, reason] = ["unknown", t("what this browser remembers cannot be read")];
   }
   if (result === "matches" && (held || !memory)) {
     const kept = !forgetful && remember(memory, { origin: now.origin, size: now.size, root: now.root, note: now.note }, states);
-    if (!memory) remark = kept ? "This browser now remembers this checkpoint. At your next visit this page checks that everything shown today is still in the log." : "This browser keeps nothing from one visit to the next, so there is nothing to compare with.";
+    if (!memory) remark = kept ? t("This browser now remembers this checkpoint. At your next visit this page checks that everything shown today is still in the log.") : t("This browser keeps nothing from one visit to the next, so there is nothing to compare with.");
   }
   const prints = now ? await fingerprint(now.signers) : "";
-  const evidence = result === "differs" && memory ? [`Shown on ${when(memory.seen)}:`, memory.note.trim(), "Shown now:", now ? now.note.trim() : "nothing that could be read"].join("\n\n") : broken ? "Nothing of it could be read." : "";
+  const evidence = result === "differs" && memory ? [t("Shown on {day}:", { day: when(memory.seen) }), memory.note.trim(), t("Shown now:"), now ? now.note.trim() : t("nothing that could be read")].join("\n\n") : broken ? t("Nothing of it could be read.") : "";
   show(result, reason, lines, remark, prints, evidence);
 }
 $("live-forget").addEventListener("click", () => { localStorage.removeItem(key); run(); });

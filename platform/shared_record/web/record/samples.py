@@ -1,4 +1,4 @@
-"""Sample view models of every customer page, for tests and for looking at the design."""
+"""Sample view models of every customer page: for ``theme preview``, ``theme check`` and tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 from shared_record.plugin import Field
 from shared_record.web.record import format as fmt
 from shared_record.web.record import pages
+from shared_record.web.record.detail_samples import detail_pages
+from shared_record.web.record.more_samples import more_pages, sheet
+from shared_record.web.render import Page
 
 NOW = datetime(2026, 11, 22, 9, 41, tzinfo=UTC)
 BASE = "/c/9f2k7m4qxw3t8bz6ch1rnd5jpv"
@@ -18,22 +21,25 @@ REASONS = ("API calls", "Batch import, eu-west", "Reversal of INV-20388", "", "N
 
 
 def shell(**changes: object) -> pages.Shell:
+    """Return what the sample pages have in common."""
     plain = pages.Shell(
         vendor="Acme Cloud",
         base=BASE,
         assets=ASSETS,
         theme_css="/static/theme.css",
         contact=pages.Contact("billing@acme.example", "mailto:billing@acme.example"),
-        csrf_token="csrf-sample",
+        csrf_token="csrf-sample",  # noqa: S106
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 def open_shell() -> pages.Shell:
-    return shell(open_until=pages.Moment(fmt.format_clock(NOW + timedelta(hours=8)), "2026-11-22T17:41:00Z"))
+    """Return the same with an open session."""
+    return shell(open_until=fmt.Moment(fmt.format_clock(NOW + timedelta(hours=8)), "2026-11-22T17:41:00Z"))
 
 
 def rows(count: int, *, inner: bool = True, amounts: tuple[str, ...] = AMOUNTS) -> tuple[pages.RowView, ...]:
+    """Return ``count`` records, the newest first, in all three states."""
     texts = tuple(amounts[index % len(amounts)] for index in range(count))
     made = []
     for index, cell in enumerate(fmt.amount_cells(texts)):
@@ -53,6 +59,7 @@ def rows(count: int, *, inner: bool = True, amounts: tuple[str, ...] = AMOUNTS) 
 
 
 def landing(amount: str = "12480.5", **changes: object) -> pages.Landing:
+    """Return the page behind the link."""
     plain = pages.Landing(
         shell=shell(),
         total=pages.Total(fmt.format_total(amount), "API credits"),
@@ -62,11 +69,13 @@ def landing(amount: str = "12480.5", **changes: object) -> pages.Landing:
         verified_through=fmt.day(NOW - timedelta(days=1)),
         next_checkpoint=fmt.moment(datetime(2026, 11, 23, 0, 10, tzinfo=UTC)),
         recent=rows(5, inner=False),
+        sheet=sheet(BASE),
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 def empty_landing() -> pages.Landing:
+    """Return the landing page of a period without records."""
     previous = "October 2026: 11,902.25 API credits"
     return replace(landing(), total=None, verified_through=None, recent=(), previous=previous)
 
@@ -89,6 +98,7 @@ METHODS = (
 
 
 def unlock(*, wrong: bool = False, chooser: bool = False) -> pages.Unlock:
+    """Return the step-up: the code's form, a wrong code, or the chooser."""
     if chooser:
         return pages.Unlock(shell=shell(), methods=METHODS, next=BASE + "/periods")
     text = "That code does not match this record. Check your most recent invoice."
@@ -106,6 +116,7 @@ PERIODS = (
 
 
 def activity(*, filtered: bool = False) -> pages.Activity:
+    """Return a page of records, or one whose filters find none."""
     return pages.Activity(
         shell=open_shell(),
         heading="Activity in November 2026",
@@ -125,6 +136,7 @@ def activity(*, filtered: bool = False) -> pages.Activity:
 
 
 def periods() -> pages.Periods:
+    """Return four periods, one of them open."""
     months = ("2026-11", "2026-10", "2026-09", "2026-08")
     totals = fmt.amount_cells(("12480.5", "11902.25", "9877", "10443.125"))
     counts = (318, 1204, 297, 301)
@@ -134,9 +146,11 @@ def periods() -> pages.Periods:
         rows=tuple(
             pages.PeriodRow(
                 name=fmt.format_month(month),
+                url=f"{BASE}/periods/{month}",
                 activity_url=f"{BASE}/activity?period={month}",
                 total=total,
                 records=fmt.format_count(count),
+                noun=fmt.records_noun(count),
                 verified_through=("21 Nov 2026", "31 Oct 2026", "30 Sept 2026", "31 Aug 2026")[index],
                 receipt_url="" if index == 0 else f"/receipt/chk_{index}",
                 in_progress=index == 0,
@@ -147,6 +161,7 @@ def periods() -> pages.Periods:
 
 
 def compare(second: str = "12480.5", first: str = "11902.25", difference: str = "578.25") -> pages.Compare:
+    """Return two periods and their difference."""
     column = fmt.column_fraction((second, first, difference))
     totals = [fmt.amount_cell(amount, column) for amount in (second, first)]
     return pages.Compare(
@@ -155,19 +170,21 @@ def compare(second: str = "12480.5", first: str = "11902.25", difference: str = 
         second=PERIODS,
         unit="API credits",
         lines=(
-            pages.CompareRow("November 2026", totals[0], "318"),
-            pages.CompareRow("October 2026", totals[1], "1,204"),
+            pages.CompareRow("November 2026", totals[0], "318", "records"),
+            pages.CompareRow("October 2026", totals[1], "1,204", "records"),
         ),
         difference=pages.CompareRow(
             "Difference (second minus first)",
             fmt.amount_cell(difference, column, signed=True),
             fmt.format_amount("-886", signed=True),
+            "records",
         ),
         note="November 2026 is in progress.",
     )
 
 
 def export() -> pages.Export:
+    """Return the choice of period and format."""
     return pages.Export(
         shell=open_shell(),
         periods=(
@@ -182,24 +199,39 @@ def export() -> pages.Export:
     )
 
 
+def prepared(state: str = "preparing") -> pages.Prepared:
+    """Return the page of a large file, on its way or ready."""
+    page = pages.Prepared(
+        shell=open_shell(),
+        state=state,
+        period=pages.Option("2026-11", "November 2026"),
+        format=pages.Option("csv", "CSV"),
+        rows="1.2 million records",
+        url=f"{BASE}/export/file?period=2026-11&format=csv",
+        again_url=f"{BASE}/export/prepared?period=2026-11&format=csv",
+        written=340_000,
+        of=1_204_118,
+        progress="340,000 of 1,204,118 records so far.",
+    )
+    if state != "ready":
+        return page
+    return replace(
+        page,
+        records="1,204,118 records",
+        size="214 MB",
+        total=pages.Total("12,480.50", "API credits"),
+        digest="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        until=fmt.moment(NOW + timedelta(days=1)),
+        later="18 records",
+    )
+
+
 TOO_MANY = "Many requests came from this connection. Try again after 09:46 UTC."
 FAULT = "Viewing a page does not change the record."
 
-Page = (
-    pages.Landing
-    | pages.Gated
-    | pages.Unlock
-    | pages.Leave
-    | pages.Activity
-    | pages.Periods
-    | pages.Compare
-    | pages.Export
-    | pages.NotFound
-    | pages.Problem
-)
-
 
 def verify(**changes: object) -> pages.Verify:
+    """Return the page of checks."""
     plain = pages.Verify(
         shell=open_shell(),
         files=pages.VerifierFiles("/static/verify.js", "/static/check.js", "/static/verify.py", "/static/verify.html"),
@@ -213,6 +245,7 @@ def verify(**changes: object) -> pages.Verify:
 
 
 def access_log(*, used: bool = True) -> pages.AccessLog:
+    """Return devices and facts, or those of a link that nobody used."""
     device = pages.DeviceRow(fmt.moment(NOW - timedelta(hours=1)), fmt.moment(NOW), "Access code", is_this=True)
     other = replace(device, method="Code by e-mail", hint="k…@northwind.example", is_this=False)
     facts = (
@@ -243,11 +276,16 @@ def all_pages() -> dict[str, Page]:
         "compare": compare(),
         "compare_wide": compare("123456789.123456", "123456788.023456", "1.1"),
         "export": export(),
+        "export_preparing": prepared(),
+        "export_ready": prepared("ready"),
+        "export_failed": prepared("failed"),
         "verify": verify(),
         "verify_outer": verify(shell=shell(), api_url="", proof_url="", proof_name="", unlock_url=BASE + "/unlock"),
         "verify_gated": verify(shell=shell(), log_url="", api_url="", proof_url="", proof_name=""),
         "access_log": access_log(),
         "access_log_new": access_log(used=False),
+        **detail_pages(open_shell()),
+        **more_pages(open_shell()),
         "problem": pages.Problem(ASSETS, "Try again in a few minutes", TOO_MANY, shell=shell()),
         "problem_bare": pages.Problem(ASSETS, "This page could not be shown", FAULT, reference="7C4F-19"),
         "not_found": pages.NotFound(ASSETS),
