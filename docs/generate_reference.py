@@ -217,7 +217,7 @@ def _call(api: dict[str, Any], path: str, method: str, call: dict[str, Any]) -> 
     if "requestBody" in call:
         content = call["requestBody"]["content"]["application/json"]
         lines += ["Body:", "", *_fields(api, content["schema"]), ""]
-    status, answer = next((code, one) for code, one in call["responses"].items() if code < "202")
+    status, answer = next((code, one) for code, one in call["responses"].items() if code < "300")
     media, content = next(iter(answer["content"].items()))
     schema = content.get("schema", {})
     schema = schema.get("properties", {}).get("data", schema)
