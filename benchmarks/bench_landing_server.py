@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import subprocess
 import sys
@@ -12,9 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from measure import Limit, Result, alternate
-from stage import CUSTOMER, HOST, answer, get, shop_on_sqlite, temporary_folder
+from stage import CUSTOMER, HOST, shop_on_sqlite, temporary_folder
 
-from client import serve
 from servers import free_port
 
 CONNECTIONS = 4
@@ -35,8 +35,8 @@ def landing_server(scale: float) -> Result:
         shop.record(CUSTOMER, *AMOUNTS)
         shop.checkpoint()
         path = shop.link(CUSTOMER).path
-        size = len(answer(serve(shop), get(path)))
         record = stack.enter_context(_site("record", DATA=str(folder)))
+        size = _size(record, HOST, path)  # the page names its own address, with the port
         bare = stack.enter_context(_site("bare", BYTES=str(size)))
         ours, reference = _load(record, HOST, path, size, length), _load(bare, "localhost", "/", size, length)
         ours(), reference()
@@ -69,8 +69,21 @@ def _site(name: str, **environment: str) -> Iterator[int]:
             process.wait()
 
 
+def _size(port: int, host: str, path: str) -> int:
+    asyncio.run(_until_ready(port, _request(port, host, path)))
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", path, headers={"Host": f"{host}:{port}"})
+    size = len(connection.getresponse().read())
+    connection.close()
+    return size
+
+
+def _request(port: int, host: str, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+
+
 def _load(port: int, host: str, path: str, size: int, length: float) -> Callable[[], float]:
-    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+    request = _request(port, host, path)
     asyncio.run(_until_ready(port, request))
 
     def rate() -> float:

@@ -168,7 +168,7 @@ def test_l04_the_journey(chromium: Chromium, demo: Demo, policy: str, javascript
         opened.check()
         page.get_by_role("link", name="Export").click()
         opened.check()
-        page.get_by_label("JSON").check()
+        page.locator("input[value=json]").check()
         with page.expect_download() as downloading:
             page.get_by_role("button", name="Download").click()
         saved = tmp_path / downloading.value.suggested_filename

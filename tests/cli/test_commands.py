@@ -201,7 +201,7 @@ ERRORS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "unknown customer of policy": (("policy", "set", "OPEN", "--customer", "cust_zzz", *OF), 1, "cust_zzz"),
     "unknown customer of move": (("customer", "move-host", "cust_zzz", "record.acme.localhost", *OF), 1, "cust_zzz"),
     "unknown customer of export": (("export", "cust_zzz", *OF), 1, "cust_zzz"),
-    "unknown format": (("export", "cust_a", *OF, "--format", "xls"), 1, "Installed: bundle, csv, focus, json, jsonl, "),
+    "unknown format": (("export", "cust_a", *OF, "--format", "xls"), 1, "Installed: bundle, csv, einvoice, focus, "),
     "unknown period": (("export", "cust_a", *OF, "--period", "1999-01"), 1, "nothing is recorded in 1999-01"),
     "host of another tenant": (
         ("customer", "move-host", "cust_a", "energy.borealis.localhost", *OF),

@@ -62,7 +62,7 @@ def verify_all(shop: Shop, *names: str) -> None:
                     connection,
                     shop.keys,
                     shop.scope,
-                    Span(one.tree_id, one.period, 0, one.psize),
+                    [Span(one.tree_id, one.period, 0, one.psize)],
                     window=True,
                 )
                 for one in periods

@@ -7,7 +7,6 @@ import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -121,7 +120,7 @@ def test_without_a_checkpoint_the_rows_are_still_replayed(parts: tuple[str, ...]
 
 
 def test_details_that_retention_removed_still_match() -> None:
-    log = build(change=lambda row: replace(row, reference=None, reason=None, metadata_json=None, detail_salt=None))
+    log = build(change=lambda row: row._replace(reference=None, reason=None, metadata_json=None, detail_salt=None))
     data, _ = write(log)
     assert unpacked(data)["details.jsonl"] == b'{"detailSalt":null}\n' * 7
     assert "those of 7 rows were removed" in " ".join(check(data).checked)

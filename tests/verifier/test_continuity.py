@@ -196,7 +196,7 @@ def _in_december(history: History, prev: entry.PreviousPeriod) -> Log:
     december = rows_of(("4",))
     row = december[0]
     text = row.entry.replace("2026-11-03", "2026-12-03").replace('"2026-11"', '"2026-12"').replace("r_0123", "r_9123")
-    row = replace(row, entry=text, receipt_id=entry.receipt_id(merkle.leaf_hash(text.encode())))
+    row = row._replace(entry=text, receipt_id=entry.receipt_id(merkle.leaf_hash(text.encode())))
     before = module.PERIOD, module.TREE
     module.PERIOD, module.TREE = "2026-12", "r_9123456789abcdef"
     try:

@@ -148,7 +148,7 @@ CASES: dict[str, tuple[bytes, str]] = {
     "bundle without proof": (write(build(AMOUNTS, 0))[0], UNKNOWN),
     "bundle without rows": (write(build((), 0))[0], UNKNOWN),
     "bundle, details removed": (
-        write(build(change=lambda r: replace(r, reference=None, reason=None, metadata_json=None, detail_salt=None)))[0],
+        write(build(change=lambda r: r._replace(reference=None, reason=None, metadata_json=None, detail_salt=None)))[0],
         MATCHES,
     ),
     "bundle, another total": (consistent(edited("entries.jsonl", b'"qty":"1000"', b'"qty":"1001"')), DIFFERS),

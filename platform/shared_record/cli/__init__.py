@@ -27,7 +27,7 @@ COMMANDS = {
     "bundle": ("billing", "What an invoice says about a customer's period: totals, link, code, proof, QR."),
     "code": ("code", "Access codes: rotate, reveal, import."),
     "completion": ("completion", "Print the script that completes commands in bash, zsh or fish."),
-    "customer": ("customer", "Customers: list, create, rename, choose a language, move to another host, erase."),
+    "customer": ("customer", "Customers: list, create, rename, language, move to another host, erase."),
     "demo": ("demo", "Set up and run a demo installation in one step."),
     "export": ("export", "Write one period of a customer to a file."),
     "key": ("key", "Root keys and signing keys: list, rotate, retire, backup."),

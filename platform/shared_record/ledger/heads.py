@@ -65,7 +65,7 @@ _INTEGRATED_TOTALS = (
     )
     .where(period_tree.c.tenant_id == _T, period_tree.c.tree_id.in_(bindparam("some", expanding=True)))
 )
-_OPEN = (
+_ALL_OPEN = (
     select(
         customer.c.slot,
         period_tree.c.tree_id,
@@ -76,13 +76,9 @@ _OPEN = (
         period_tree.c.ptotal,
     )
     .select_from(customer.join(period_tree, _OWNER))
-    .where(
-        customer.c.tenant_id == _T,
-        customer.c.slot.in_(_SLOTS),
-        period_tree.c.status != "closed",
-        period_tree.c.psize > 0,
-    )
+    .where(customer.c.tenant_id == _T, period_tree.c.status != "closed", period_tree.c.psize > 0)
 )
+_OPEN = _ALL_OPEN.where(customer.c.slot.in_(_SLOTS))
 _LIVING = select(
     customer.c.slot, customer.c.ref, func.coalesce(customer.c.next_head, customer.c.head).label("fragment")
 ).where(customer.c.tenant_id == _T, customer.c.sealed_key.is_not(None))
@@ -212,8 +208,10 @@ def fragments_of(
         by_slot.setdefault(member.slot, []).append(member.open_period)
     if not anew:
         stated = {member.tree_id for member in members}
-        for slot, tree_id, period, unit, size, root, total in _of_some(connection, scope, _OPEN, by_slot):
-            if tree_id not in stated:
+        most = known is not None and len(by_slot) > len(known) // 8
+        found = _rows(connection, scope, _ALL_OPEN) if most else _of_some(connection, scope, _OPEN, by_slot)
+        for slot, tree_id, period, unit, size, root, total in found:
+            if slot in by_slot and tree_id not in stated:
                 by_slot[slot].append(_open_period(tree_id, period, unit, size, root, total))
     for rows in by_slot.values():
         if len(rows) > 1:
