@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared_record.access import chain, challenges, devices, sessions, views
+from shared_record.access import audit, chain, challenges, devices, sessions, views
 from shared_record.access.idempotency import purge_answers
 from shared_record.clock import Clock, period_bounds, period_of
 from shared_record.db import leases, lookup
@@ -150,6 +151,11 @@ class Worker:
             done += views.sweep(self.db, self.clock, scope)
             done += purge_answers(self.db, self.clock, scope, retention_days=settings.retention_days)
         return done
+
+    def note_disabled(self, connection: Connection, scope: Scope, endpoint_id: str, reason: str) -> None:
+        """Write into the audit trail that an endpoint was disabled, in the transaction that disabled it."""
+        detail = {"endpoint": endpoint_id, "reason": reason}
+        audit.record(connection, scope, self.clock, "webhook.disabled", actor="system", detail=detail)
 
     def serve(self, tenant: TenantRow) -> bool:
         """Do what is due for one tenant now; return whether anything was done."""

@@ -12,6 +12,7 @@ from receiver import Receiver, receiving
 from shared_record.delivery.deliver import Deliverer
 from shared_record.delivery.egress import Egress
 from shared_record.ledger.announce import expand
+from shared_record.worker import Worker
 from world import Shop
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
@@ -25,7 +26,8 @@ def egress() -> Egress:
 
 @pytest.fixture
 def post(shop: Shop, egress: Egress) -> Iterator[Post]:
-    deliverer = Deliverer(shop.db, shop.keys, shop.clock, egress, expand)
+    worker = Worker(shop.db, shop.keys, shop.clock, shop.locks, 10)
+    deliverer = Deliverer(shop.db, shop.keys, shop.clock, egress, expand, worker.note_disabled)
     yield Post(shop, egress, deliverer)
     deliverer.close()
 

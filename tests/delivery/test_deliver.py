@@ -16,7 +16,7 @@ from client import Visitor, serve, url_of
 from posting import Post
 from receiver import Receiver, receiving
 from shared_record.access.stepup import HARD_CAP
-from shared_record.db.schema import link, webhook_delivery, webhook_endpoint, webhook_event, webhook_task
+from shared_record.db.schema import audit_event, link, webhook_delivery, webhook_endpoint, webhook_event, webhook_task
 from shared_record.delivery import deliver, log, outbox, webhooks
 from shared_record.delivery.deliver import RETRIES, next_attempt
 from shared_record.delivery.events import EVENTS, delivery_id, split_id
@@ -258,6 +258,12 @@ def test_W06_410_disables_the_endpoint_and_nothing_more_is_sent(post: Post, rece
     assert len(receiver.received) == 1
     found = post.read(webhooks.require_endpoint, endpoint.endpoint_id)
     assert (found.enabled, found.disabled_reason) == (False, "it answered 410 Gone")
+    noted = select(audit_event.c.actor, audit_event.c.detail).where(
+        audit_event.c.tenant_id == post.shop.scope.plane, audit_event.c.event == "webhook.disabled"
+    )
+    with post.shop.db.read(post.shop.scope) as connection:
+        event = connection.execute(noted).one()
+    assert (event.actor, event.detail["endpoint"]) == ("system", endpoint.endpoint_id)
     later(post, days=2)
     assert post.send() == 0
     assert states(post) == [("FAILED", 1)]

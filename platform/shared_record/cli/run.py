@@ -158,7 +158,7 @@ def worker(supervised: bool, **options: Any) -> None:
     loop.exports = Builder(db, keys, loop.clock, plugins.export_formats, settings.exports_path, furnish)
     # Deliveries have a thread, and connections to the database, of their own: checkpoints never wait for a receiver.
     outgoing = Database(settings.sqlalchemy_url)
-    deliverer = Deliverer(outgoing, loop.keys, loop.clock, Egress(settings.egress_allow), expand)
+    deliverer = Deliverer(outgoing, keys, loop.clock, Egress(settings.egress_allow), expand, loop.note_disabled)
     sending = [threading.Thread(target=deliverer.run, args=(stop,), name="deliveries")]
     if post := open_post(settings):
         mailer = Mailer(outgoing, loop.keys, loop.clock, post)

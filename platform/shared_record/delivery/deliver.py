@@ -216,6 +216,10 @@ class _Claim:
         return {"t": self.scope.plane, "id": self.endpoint_id}
 
 
+OnDisabled = Callable[[Connection, Scope, str, str], None]
+"""Hears, in the transaction of it, that an endpoint was disabled, and why."""
+
+
 @dataclass
 class Deliverer:
     """Sends what is due for every tenant. Any number may run; ``run`` keeps one thread and a pool of its own busy."""
@@ -225,6 +229,7 @@ class Deliverer:
     clock: Clock
     egress: Egress
     expand: Expand
+    on_disabled: OnDisabled | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _wake: threading.Event = field(default_factory=threading.Event)
     _busy: dict[tuple[Scope, str], Future[int]] = field(default_factory=dict)
@@ -408,6 +413,8 @@ class Deliverer:
             self._write_log(connection, claim, outcomes)
             values = _after_round(row, outcomes, self.clock.now())
             connection.execute(webhook_endpoint.update().where(_MINE).values(**values), claim.key)
+            if self.on_disabled is not None and not values.get("enabled", True):
+                self.on_disabled(connection, claim.scope, claim.endpoint_id, values["disabled_reason"])
         if not values.get("enabled", True):
             _log.warning("webhook.disabled %s: %s", claim.endpoint_id, values["disabled_reason"])
 
