@@ -9,11 +9,13 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from client import Visitor, serve, url_of
 from shared_record.access import links
 from shared_record.db import leases
+from shared_record.db.schema import audit_event
 from shared_record.exports import jobs
 from shared_record.exports.building import Builder, folder_of
 from shared_record.exports.service import PLAIN
@@ -83,6 +85,17 @@ def test_a_large_file_is_prepared_then_offered_then_sent(shop: Shop, visitor: Vi
     assert sent.headers["Content-Security-Policy"].startswith("default-src 'none'; sandbox")
     assert sent.data.count(b"\r\n") == 5
     assert "November 2026, CSV: ready" in visitor.get(f"{url}/export").text
+
+
+def test_the_trail_tells_that_a_file_was_asked_for_once(shop: Shop, visitor: Visitor) -> None:
+    send(shop, visitor)
+    send(shop, visitor)  # still the same file
+    noted = select(audit_event.c.actor, audit_event.c.detail).where(
+        audit_event.c.tenant_id == shop.scope.plane, audit_event.c.event == "export.started"
+    )
+    with shop.db.read(shop.scope) as connection:
+        rows = connection.execute(noted).all()
+    assert [tuple(row) for row in rows] == [("customer", {"period": "2026-11", "format": "csv"})]
 
 
 def test_get_asks_for_nothing(shop: Shop, visitor: Visitor, worker: Worker) -> None:

@@ -5,6 +5,7 @@ An id opens nothing: each look-up names the customer, and counts only while the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -107,10 +108,11 @@ def ask(
     language: str,
     *,
     anew: bool = False,
+    on_start: Callable[[Connection], None] | None = None,
 ) -> Export:
     """Have one period prepared as a file, or return the one that is, where nothing was recorded since.
 
-    ``anew``: the file that is ready is lost.
+    ``anew``: the file that is ready is lost. ``on_start`` hears of a new file in the transaction that asks for it.
     Raises ``NotFoundError`` (``PERIOD_NOT_FOUND``) or ``BusyError``. An older file of the same kind is given up.
     """
     now = clock.now()
@@ -143,6 +145,8 @@ def ask(
             "expires_at": now + KEPT,
         }
         connection.execute(_INSERT, row)
+        if on_start is not None:
+            on_start(connection)
         made = find(connection, clock, scope, customer_id, export_id)
     if made is None:
         raise RuntimeError("an export that was just asked for is not there")

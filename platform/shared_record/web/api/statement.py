@@ -449,7 +449,7 @@ def export(seen: Visit, query: ExportQuery, _body: None) -> Response:
 def export_prepare(seen: Visit, _query: Query, body: ExportBody) -> Mapping[str, Any]:
     """Have a large file prepared; a small one is ready at once. It is kept for 24 hours."""
     kind = require_format(body.format, seen.row.export_formats)
-    return _prepared(seen.scope, seen.customer_id, _month(body.period), kind)
+    return _prepared(seen.scope, seen.customer_id, _month(body.period), kind, "customer")
 
 
 @by_handle(
@@ -531,7 +531,7 @@ def customer_export_prepare(call: Call, customer_id: str) -> Mapping[str, Any]:
     """Have a large file prepared; a small one is ready at once. It is kept for 24 hours."""
     body: ExportBody = call.body
     subject, kind = _subject(call, customer_id), _enabled(call, body.format)
-    return _prepared(call.scope, subject.customer_id, _month(body.period), kind)
+    return _prepared(call.scope, subject.customer_id, _month(body.period), kind, f"key:{call.key.public_id}")
 
 
 @operation(
@@ -602,10 +602,10 @@ def _file(scope: Scope, customer_id: UUID, month: str, kind: type[ExportFormat])
     return answer
 
 
-def _prepared(scope: Scope, customer_id: UUID, month: str, kind: type[ExportFormat]) -> Mapping[str, Any]:
+def _prepared(scope: Scope, customer_id: UUID, month: str, kind: type[ExportFormat], actor: str) -> Mapping[str, Any]:
     period = _period(scope, customer_id, month)
     if jobs.is_large(period):
-        return _told(prepare(scope, customer_id, month, kind))
+        return _told(prepare(scope, customer_id, month, kind, actor))
     small = {"period": month, "format": kind.slug, "state": jobs.READY, "records": period.size, "written": period.size}
     return small | {"bytes": None, "sha256": None, "expiresAt": None}
 

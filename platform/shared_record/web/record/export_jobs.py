@@ -52,7 +52,7 @@ def ask(handle: str) -> AnyResponse:
     if not jobs.is_large(period):
         return redirect(_url(handle, "file", period.period, kind), 303)
     try:
-        prepare(seen.scope, seen.customer_id, period.period, kind)
+        prepare(seen.scope, seen.customer_id, period.period, kind, "customer")
     except LimitedError as error:
         response = _choice(seen, handle, period.period, kind.slug, _busy(error))
         response.headers["Retry-After"] = str(error.retry_after)

@@ -11,8 +11,9 @@ from typing import IO, cast
 from uuid import UUID
 
 from flask import Response
+from sqlalchemy import Connection
 
-from shared_record.access import links
+from shared_record.access import audit, links
 from shared_record.access.throttle import EXPORTS
 from shared_record.db.scope import Scope
 from shared_record.errors import LimitedError, NotFoundError
@@ -53,15 +54,22 @@ def send_export(scope: Scope, customer_id: UUID, period: str, kind: type[ExportF
     return _attachment(cast(IO[bytes], spool), kind, built.filename, built.length, built.sha256)
 
 
-def prepare(scope: Scope, customer_id: UUID, period: str, kind: type[ExportFormat]) -> Export:
+def prepare(scope: Scope, customer_id: UUID, period: str, kind: type[ExportFormat], actor: str) -> Export:
     """Have a large file prepared, or return the one that is; ``LimitedError`` where there are too many."""
     parts = runtime()
     if wait := parts.throttle.hit(EXPORTS, scope.plane.hex, customer_id.hex):
         raise LimitedError("Many files of this record were asked for. Try again later.", retry_after=wait.seconds)
+
+    def note(connection: Connection) -> None:
+        detail = {"period": period, "format": kind.slug}
+        audit.record(
+            connection, scope, parts.clock, "export.started", actor=actor, customer_id=customer_id, detail=detail
+        )
+
     wanted = (parts.db, parts.clock, scope, customer_id, period, kind.slug, spoken())
-    found = jobs.ask(*wanted)
+    found = jobs.ask(*wanted, on_start=note)
     if found.state == jobs.READY and not is_there(scope, found):
-        found = jobs.ask(*wanted, anew=True)
+        found = jobs.ask(*wanted, anew=True, on_start=note)
     return found
 
 
