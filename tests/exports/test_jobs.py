@@ -68,6 +68,26 @@ def ask(shop: Shop, customer: str = "cust_a", slug: str = "csv", month: str = MO
     return jobs.ask(shop.db, shop.clock, shop.scope, who, month, slug, "en", **more)
 
 
+def test_x03_of_64_that_ask_at_once_one_file_is_made(shop: Shop, soak: bool) -> None:
+    """Whoever asks for the same file gets it; whoever asks for another one of this record has to wait."""
+    shop.record("cust_a", "1", "2", "3")
+    with ThreadPoolExecutor(64) as pool:
+        for _ in range(200 if soak else 20):
+            barrier = threading.Barrier(64)
+
+            def act(number: int, barrier: threading.Barrier = barrier) -> str:
+                barrier.wait(60)
+                try:
+                    return ask(shop, slug=("csv", "json")[number % 2]).export_id
+                except BusyError:
+                    return "busy"
+
+            told = list(pool.map(act, range(64)))
+            assert len(set(told) - {"busy"}) == 1
+            assert told.count("busy") == 32
+            shop.clock.advance(days=2)
+
+
 def now(shop: Shop, export: Export) -> Export | None:
     with shop.db.read(shop.scope) as connection:
         return jobs.find(connection, shop.clock, shop.scope, export.customer_id, export.export_id)
