@@ -52,7 +52,9 @@ def visitor(shop: Shop, tmp_path: Path) -> Visitor:
 def send(shop: Shop, visitor: Visitor, slug: str = "csv", **changes: str) -> TestResponse:
     """Fill in the form of the export page as a person does."""
     url = url_of(shop, "cust_a")
-    page = visitor.get(f"{url}/export").text
+    answer = visitor.get(f"{url}/export")
+    page = answer.text
+    assert answer.status_code == 200, page
     form = page[page.index('<form method="post" action="/c/') :]
     hidden = {
         name: unescape(value) for name, value in re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', form)
