@@ -7,6 +7,7 @@ marked with ``hookimpl`` are called as ``shared_record.hooks.specs`` says. What 
 from __future__ import annotations
 
 import abc
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from enum import StrEnum
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, ClassVar, NamedTuple, Protocol
+from typing import BinaryIO, ClassVar, NamedTuple, Protocol, cast
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
@@ -57,6 +58,7 @@ __all__ = [
     "Verdict",
     "csv_text",
     "day_text",
+    "forward_only",
     "gettext",
     "hookimpl",
     "in_batches",
@@ -65,6 +67,7 @@ __all__ = [
     "spoken",
     "standalone_verifiers",
     "utc_text",
+    "zip_member",
 ]
 
 API_VERSION = 1
@@ -486,6 +489,34 @@ class Tally:
     def summary(self) -> ExportSummary:
         """What was counted so far."""
         return ExportSummary(self.rows, f"{self._total.normalize(_EXACT):f}", self._first, self._last)
+
+
+class _ForwardOnly:
+    """A stream as ``zipfile`` wants it: written straight on, never sought."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+
+    def write(self, data: bytes) -> int:
+        self._out.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: the stream belongs to the caller."""
+
+
+def forward_only(out: BinaryIO) -> BinaryIO:
+    """Return ``out`` for ``zipfile`` and what writes with it: it only ever writes on, and never closes."""
+    return cast(BinaryIO, _ForwardOnly(out))
+
+
+def zip_member(name: str) -> zipfile.ZipInfo:
+    """Return the entry of a file in a ZIP that is the same, byte for byte, whenever and wherever it is written."""
+    info = zipfile.ZipInfo(name)  # its time is 1980-01-01
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.create_system = 3
+    info.external_attr = 0o644 << 16
+    return info
 
 
 def in_batches(rows: Iterable[ExportRow], size: int = 1_000) -> Iterator[list[ExportRow]]:

@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from typing import IO, BinaryIO, ClassVar, Protocol, cast
+from typing import IO, BinaryIO, ClassVar
 
 from shared_record.plugin import (
     ExportFormat,
@@ -22,10 +22,12 @@ from shared_record.plugin import (
     RecordFacts,
     RecordProof,
     Tally,
+    forward_only,
     hookimpl,
     mark,
     standalone_verifiers,
     utc_text,
+    zip_member,
 )
 
 FORMAT = "shared-record/bundle@v1"
@@ -46,17 +48,17 @@ class Bundle(ExportFormat):
         small = {"README.txt": resources.files(__name__).joinpath("README.txt").read_bytes(), **standalone_verifiers()}
         with (
             tempfile.SpooledTemporaryFile(_IN_MEMORY) as entries,
-            zipfile.ZipFile(cast(BinaryIO, _Sink(out)), "w", zipfile.ZIP_DEFLATED) as archive,
+            zipfile.ZipFile(forward_only(out), "w", zipfile.ZIP_DEFLATED) as archive,
         ):
             _store(archive, "README.txt", small["README.txt"])
-            with archive.open(_info("details.jsonl"), "w", force_zip64=True) as details:
+            with archive.open(zip_member("details.jsonl"), "w", force_zip64=True) as details:
                 replay = _Replay(record.proof, _Hashing(entries), _Hashing(details))
                 for row in rows:
                     replay.add(row)
             digests = {name: hashlib.sha256(data).hexdigest() for name, data in small.items()}
             digests |= {"details.jsonl": replay.details.digest, "entries.jsonl": replay.entries.digest}
             entries.seek(0)
-            with archive.open(_info("entries.jsonl"), "w", force_zip64=True) as member:
+            with archive.open(zip_member("entries.jsonl"), "w", force_zip64=True) as member:
                 while block := entries.read(1 << 20):
                     member.write(block)
             proved = _proved(record.proof, replay) if record.proof else {}
@@ -71,24 +73,6 @@ class Bundle(ExportFormat):
 def register_export_formats() -> list[type[ExportFormat]]:
     """Offer bundles."""
     return [Bundle]
-
-
-class _Writable(Protocol):
-    def write(self, data: bytes, /) -> int: ...
-
-
-class _Sink:
-    """``out`` as ``zipfile`` wants it: written straight on, never sought."""
-
-    def __init__(self, out: _Writable) -> None:
-        self._out = out
-
-    def write(self, data: bytes) -> int:
-        self._out.write(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: the stream belongs to the caller."""
 
 
 class _Hashing:
@@ -210,16 +194,8 @@ def _manifest(record: RecordFacts, digests: Mapping[str, str]) -> bytes:
     return f'{text}"sha256":"{hashlib.sha256(text.encode()).hexdigest()}"}}\n'.encode()
 
 
-def _info(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name)  # Its time is 1980-01-01, the same for every file ever written.
-    info.compress_type = zipfile.ZIP_DEFLATED
-    info.create_system = 3
-    info.external_attr = 0o644 << 16
-    return info
-
-
 def _store(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    with archive.open(_info(name), "w") as member:
+    with archive.open(zip_member(name), "w") as member:
         member.write(data)
 
 

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from importlib import resources
-from typing import IO, BinaryIO, ClassVar, Protocol, cast
+from typing import IO, BinaryIO, ClassVar, cast
 
 from shared_record.plugin import (
     ExportFormat,
@@ -22,10 +22,12 @@ from shared_record.plugin import (
     ExportSummary,
     RecordFacts,
     ServiceDownError,
+    forward_only,
     gettext,
     hookimpl,
     mark,
     utc_text,
+    zip_member,
 )
 from shared_record_export_einvoice.xml import SYNTAXES, Attachment, write_xml
 
@@ -84,24 +86,6 @@ class _First:
             yield row
 
 
-class _Writable(Protocol):
-    def write(self, data: bytes, /) -> int: ...
-
-
-class _Sink:
-    """``out`` as ``zipfile`` wants it: written straight on, never sought."""
-
-    def __init__(self, out: _Writable) -> None:
-        self._out = out
-
-    def write(self, data: bytes) -> int:
-        self._out.write(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: the stream belongs to the caller."""
-
-
 class _Hashing:
     def __init__(self, out: IO[bytes]) -> None:
         self._out, self._hash = out, hashlib.sha256()
@@ -117,23 +101,23 @@ class _Hashing:
 
 def _pack(out: BinaryIO, found: list[Attachment], record: RecordFacts) -> None:
     digests = {}
-    with zipfile.ZipFile(cast(BinaryIO, _Sink(out)), "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(forward_only(out), "w", zipfile.ZIP_DEFLATED) as archive:
         readme = resources.files(__name__).joinpath("README.txt").read_bytes()
-        with archive.open(_info("README.txt"), "w") as member:
+        with archive.open(zip_member("README.txt"), "w") as member:
             member.write(readme)
         digests["README.txt"] = hashlib.sha256(readme).hexdigest()
         for syntax in SYNTAXES:
-            with archive.open(_info(syntax.filename), "w", force_zip64=True) as member:
+            with archive.open(zip_member(syntax.filename), "w", force_zip64=True) as member:
                 hashing = _Hashing(member)
                 write_xml(syntax, found, hashing.write)
             digests[syntax.filename] = hashing.digest
         for one in found:
-            with archive.open(_info(one.filename), "w", force_zip64=True) as member:
+            with archive.open(zip_member(one.filename), "w", force_zip64=True) as member:
                 hashing = _Hashing(member)
                 for block in one.blocks():
                     hashing.write(block)
             digests[one.filename] = hashing.digest
-        with archive.open(_info("manifest.json"), "w") as member:
+        with archive.open(zip_member("manifest.json"), "w") as member:
             member.write(_manifest(record, digests))
 
 
@@ -155,11 +139,3 @@ def _manifest(record: RecordFacts, digests: dict[str, str]) -> bytes:
         "files": dict(sorted(digests.items())),
     }
     return (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode()
-
-
-def _info(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name)  # Its time is 1980-01-01, the same for every file ever written.
-    info.compress_type = zipfile.ZIP_DEFLATED
-    info.create_system = 3
-    info.external_attr = 0o644 << 16
-    return info

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from datetime import UTC
 from decimal import Decimal
-from typing import BinaryIO, ClassVar, cast
+from typing import BinaryIO, ClassVar
 
 import xlsxwriter
 from xlsxwriter.worksheet import Worksheet
@@ -18,6 +18,7 @@ from shared_record.plugin import (
     ExportSummary,
     RecordFacts,
     Tally,
+    forward_only,
     hookimpl,
     mark,
     utc_text,
@@ -62,7 +63,7 @@ class Xlsx(ExportFormat):
     def write(self, rows: Iterable[ExportRow], out: BinaryIO, options: ExportOptions) -> ExportSummary:
         """Write the workbook: XlsxWriter keeps the rows in temporary files until they are packed."""
         with tempfile.TemporaryDirectory() as folder:
-            book = xlsxwriter.Workbook(cast(BinaryIO, _Sink(out)), _OPTIONS | {"tmpdir": folder})
+            book = xlsxwriter.Workbook(forward_only(out), _OPTIONS | {"tmpdir": folder})
             book.set_properties(
                 {"title": f"Usage {options.record.period}", "created": options.record.as_of.astimezone(UTC)}
             )
@@ -169,17 +170,3 @@ class _Sheet(Worksheet):
 
     def _xml_rich_inline_string(self, string: str, attributes: list[tuple[str, object]]) -> None:
         self._xml_inline_string(string, False, attributes)
-
-
-class _Sink:
-    """``out`` as ``zipfile`` wants it: written straight on, never sought."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-
-    def write(self, data: bytes) -> int:
-        self._out.write(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: the stream belongs to the caller."""
