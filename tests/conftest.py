@@ -90,6 +90,15 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A running Chromium, as Playwright drives it."""
+    from chromium import launched  # most tests need no browser, and its driver is slow to import
+
+    with launched() as browser:
+        yield browser
+
+
 @pytest.fixture(scope="session")
 def _templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {}

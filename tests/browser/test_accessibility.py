@@ -16,12 +16,11 @@ from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import expect
 
 from browser.axe import STRUCTURE, findings
-from browser.test_pages import POLICIES, Tab, chromium, tab, unlock_by_keyboard
+from browser.test_pages import POLICIES, Tab, tab, unlock_by_keyboard
 from demo_server import Demo, Person
 from shared_record.app import SERVING
 
 pytestmark = pytest.mark.xdist_group("demo")
-__all__ = ["chromium"]
 
 WIDTHS = (360, 1280)
 DATA = (".json", ".csv", ".pdf", ".tlog-proof")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from shared_record_example_totp import code_at
 
 from live_server import serving
@@ -18,23 +16,9 @@ from shared_record.access.method_secrets import set_customer_secret
 from shared_record.tenancy.methods import put_methods
 from world import Shop
 
-EXECUTABLE = Path(os.environ.get("SR_TEST_CHROMIUM", "/usr/bin/chromium"))
 SEED = b"12345678901234567890"
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-@pytest.fixture
-def chromium() -> Iterator[Chromium]:
-    if not EXECUTABLE.exists():
-        reason = f"NOT RUN: no Chromium at {EXECUTABLE}; install it or set SR_TEST_CHROMIUM"
-        if os.environ.get("SR_TEST_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("javascript", [False, True], ids=["plain", "javascript"])

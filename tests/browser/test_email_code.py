@@ -6,12 +6,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from demo_server import STOP_SECONDS, wait_for
 from live_server import serving
@@ -20,23 +19,9 @@ from shared_record.access import entitlements
 from shared_record.tenancy.methods import put_methods
 from world import Shop
 
-EXECUTABLE = Path(os.environ.get("SR_TEST_CHROMIUM", "/usr/bin/chromium"))
 ANNA = "anna@northwind.example"
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-@pytest.fixture
-def chromium() -> Iterator[Chromium]:
-    if not EXECUTABLE.exists():
-        reason = f"NOT RUN: no Chromium at {EXECUTABLE}; install it or set SR_TEST_CHROMIUM"
-        if os.environ.get("SR_TEST_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("javascript", [False, True], ids=["plain", "javascript"])

@@ -9,14 +9,13 @@ import pytest
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Page, Route
 
-from browser.test_pages import EXECUTABLE, chromium
+from chromium import EXECUTABLE
 from live_server import serving
 from shared_record.ledger.receipts import list_receipts
 from shared_record.tenancy.tenants import update_tenant
 from world import Shop
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-__all__ = ["chromium"]
 
 NAMED = "https://portal.acme.example"
 OTHERS = (

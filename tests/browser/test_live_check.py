@@ -13,11 +13,10 @@ import pytest
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import expect
 
-from browser.test_pages import Tab, chromium, tab, unlock_by_keyboard
+from browser.test_pages import Tab, tab, unlock_by_keyboard
 from demo_server import Demo, Person
 
 pytestmark = pytest.mark.xdist_group("demo")
-__all__ = ["chromium"]
 
 MEMORY = "Object.entries(localStorage).filter(([name]) => name.startsWith('shared-record:'))"
 CHANGE = "([name, value]) => localStorage.setItem(name, value)"

@@ -11,11 +11,10 @@ import pytest
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Response, expect
 
-from browser.test_pages import Tab, chromium, tab, unlock_by_keyboard
+from browser.test_pages import Tab, tab, unlock_by_keyboard
 from demo_server import Demo, Person
 
 pytestmark = pytest.mark.xdist_group("demo")
-__all__ = ["chromium"]
 
 EVERY = 46_000
 """Milliseconds after which a page has looked again."""

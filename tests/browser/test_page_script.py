@@ -12,12 +12,12 @@ import pytest
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Response, expect
 
-from browser.test_pages import EXECUTABLE, Tab, chromium, tab, unlock_by_keyboard
+from browser.test_pages import Tab, tab, unlock_by_keyboard
+from chromium import EXECUTABLE
 from demo_server import Demo, Person
 from shared_record.clock import period_of
 
 pytestmark = pytest.mark.xdist_group("demo")
-__all__ = ["chromium"]
 
 MOST_SCRIPT = 15 * 1024
 MOST_VERIFIER = 40 * 1024

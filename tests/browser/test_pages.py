@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,30 +12,16 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import Page, Request, expect, sync_playwright
+from playwright.sync_api import Page, Request, expect
 
 from demo_server import Demo, Person, wait_for
 from shared_record.clock import period_of
 
 pytestmark = pytest.mark.xdist_group("demo")
 
-EXECUTABLE = Path(os.environ.get("SR_TEST_CHROMIUM", "/usr/bin/chromium"))
 POLICIES = {"TWO_TIER": "acme", "GATED": "borealis", "OPEN": "copperline"}
 WIDTHS = (320, 360, 1280)
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    if not EXECUTABLE.exists():
-        reason = f"NOT RUN: no Chromium at {EXECUTABLE}; install it or set SR_TEST_CHROMIUM"
-        if os.environ.get("SR_TEST_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @dataclass

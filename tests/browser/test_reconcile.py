@@ -15,11 +15,10 @@ import pytest
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Request, expect
 
-from browser.test_pages import Tab, chromium, tab
+from browser.test_pages import Tab, tab
 from demo_server import Demo, Person
 
 pytestmark = pytest.mark.xdist_group("demo")
-__all__ = ["chromium"]
 
 TINY = "0.000000000000000000000001"
 RECORDED = {

@@ -10,14 +10,12 @@ from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Page
 
 from browser.axe import CONTRAST, STRUCTURE, findings
-from browser.test_pages import OVERFLOW, chromium
+from browser.test_pages import OVERFLOW
 from shared_record.hooks.loader import load_plugins
 from shared_record.theming.loader import load_themes
 from shared_record.theming.tokens import Scheme
 from shared_record.web.preview import sample_site, schemes
 from shared_record.web.record import samples
-
-__all__ = ["chromium"]
 
 THEMES = load_themes(load_plugins().theme_roots).sound
 LOOKS = [(slug, scheme) for slug, theme in THEMES.items() for scheme in schemes(theme)]

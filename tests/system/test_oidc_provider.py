@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from shared_record_oidc.provider import Cache
 
 from client import Visitor, url_of
@@ -26,7 +24,6 @@ from world import Shop, open_shop
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
-EXECUTABLE = Path(os.environ.get("SR_TEST_CHROMIUM", "/usr/bin/chromium"))
 ACME = "http://usage.acme.localhost:8000/auth/oidc/acme"
 BOREALIS = "http://usage.borealis.localhost:8000/auth/oidc/acme"
 
@@ -96,19 +93,6 @@ def test_i02_two_real_providers_are_not_mixed_up(
 
 
 # --- Chromium --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chromium]:
-    if not EXECUTABLE.exists():
-        reason = f"NOT RUN: no Chromium at {EXECUTABLE}; install it or set SR_TEST_CHROMIUM"
-        if os.environ.get("SR_TEST_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=EXECUTABLE, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with JavaScript", "without JavaScript"])

@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -21,8 +20,9 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from chromium import launched
 from shared_record.ledger.receipt import HEADER, Window, build_receipt
 from shared_record.plugin import standalone_verifiers
 from shared_record.verifier.files import check_file
@@ -42,7 +42,6 @@ from verifier.test_checks import VALID as EXPORT
 from verifier.test_receipts import DELTA, INNER, LATER, OCTOBER, PART, WHOLE, over_periods, receipt_of
 
 FOLDER = Path(__file__).parents[2] / "platform/shared_record/verifier/standalone"
-CHROMIUM = Path(os.environ.get("SR_TEST_CHROMIUM", "/usr/bin/chromium"))
 POLICY = f"log {VKEY}\nquorum none\n"
 RECEIPT = build_receipt(WHOLE).encode()
 FROM_SECOND_ROW = receipt_of(OCTOBER, 1, 3)
@@ -71,21 +70,14 @@ KEYS = VERIFY.policy(POLICY)
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    if not CHROMIUM.exists():
-        reason = f"NOT RUN: no Chromium at {CHROMIUM}; install it or set SR_TEST_CHROMIUM"
-        if os.environ.get("SR_TEST_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
     wrong: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as browser:
         opened = browser.new_page()
         opened.on("console", lambda message: wrong.append(message.text))
         opened.on("pageerror", lambda error: wrong.append(str(error)))
         opened.on("request", lambda request: request.url.startswith("http") and wrong.append(request.url))
         opened.goto((FOLDER / "verify.html").as_uri())
         yield opened
-        browser.close()
     assert not wrong
 
 
