@@ -26,7 +26,8 @@ AMOUNTS = ("12.5", "3", "0.25", "140", "7.75", "9.5")
 def landing_server(scale: float) -> Result:
     """Load both pages over kept-open connections in turn; both servers are up all the time, one process each.
 
-    What is between the two: the gate, the link's policy, four queries, formatting, and the security headers.
+    What is between the two: the gate, the query that tells whether the remembered page still stands, counting the look,
+    and the security headers. Once a minute the page is made anew.
     """
     length = max(0.1, SECONDS * scale)
     with ExitStack() as stack:
@@ -79,7 +80,7 @@ def _size(port: int, host: str, path: str) -> int:
 
 
 def _request(port: int, host: str, path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: text/html\r\n\r\n".encode()
 
 
 def _load(port: int, host: str, path: str, size: int, length: float) -> Callable[[], float]:

@@ -61,6 +61,7 @@ from shared_record.web.record.one_record import one_record
 from shared_record.web.record.receipt_list import receipt_list
 from shared_record.web.record.receipts import receipts
 from shared_record.web.record.reconcile import reconcile
+from shared_record.web.record.remembered import Remembered
 from shared_record.web.record.timeline import timeline
 from shared_record.web.record.unlock import unlock
 from shared_record.web.record.views import record
@@ -187,6 +188,7 @@ def _flask(name: str, parts: Runtime, blueprints: tuple[Any, ...]) -> Flask:
     app.before_request(refuse_foreign)
     app.after_request(_finish(parts))
     check_tiers(app)
+    app.wsgi_app = Remembered(app.wsgi_app, parts)  # type: ignore[method-assign]
     return app
 
 

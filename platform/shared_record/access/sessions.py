@@ -23,7 +23,8 @@ from shared_record.access.policy import Surface, needs_session
 from shared_record.clock import Clock
 from shared_record.db import lookup
 from shared_record.db.engine import Database
-from shared_record.db.schema import customer, host, link, session, tenant, tenant_method
+from shared_record.db.prepared import fetch_all
+from shared_record.db.schema import checkpoint, customer, epoch, host, link, period_tree, session, tenant, tenant_method
 from shared_record.db.scope import Scope
 from shared_record.keys import handle_digest
 from shared_record.tenancy.policies import Policy
@@ -134,6 +135,32 @@ _LOOK = (
     .where(link.c.tenant_id == _T)
 )
 _VISIT = _LOOK.where(link.c.digest == bindparam("digest"), link.c.revoked_at.is_(None))
+_WITH_FIGURES = (
+    _VISIT.add_columns(
+        select(epoch.c.n)
+        .select_from(
+            epoch.join(checkpoint, (checkpoint.c.tenant_id == epoch.c.tenant_id) & (checkpoint.c.size == epoch.c.n + 1))
+        )
+        .where(epoch.c.tenant_id == _T, checkpoint.c.state == "published")
+        .order_by(epoch.c.n.desc())
+        .limit(1)
+        .scalar_subquery()
+        .label("newest_epoch"),
+        period_tree.c.tree_id,
+        period_tree.c.status,
+        period_tree.c.size,
+        period_tree.c.vsize,
+        period_tree.c.psize,
+    )
+    .outerjoin(
+        period_tree,
+        (period_tree.c.tenant_id == link.c.tenant_id)
+        & (period_tree.c.customer_id == link.c.customer_id)
+        & (period_tree.c.status != "erased")
+        & ((period_tree.c.period >= bindparam("since")) | (period_tree.c.psize < period_tree.c.size)),
+    )
+    .order_by(period_tree.c.period.desc())
+)
 _LOOK_AT_CUSTOMER = _LOOK.where(link.c.customer_id == bindparam("who"), customer.c.sealed_key.is_not(None))
 _REVOKE = (
     session.update()
@@ -264,7 +291,7 @@ class Visit:
 
     scope: Scope
     host: str
-    row: Row[*tuple[Any, ...]]
+    row: Any
     session: OpenSession | None
 
     @property
@@ -313,18 +340,30 @@ def visit(
 
     ``cookies``: the request's, without any name that occurred twice.
     """
-    digest = handle_digest(handle)
-    parameters: dict[str, Any] = {"digest": digest, "here": here.host, "sids": _sids(cookies)}
+    digest, sids = handle_digest(handle), _sids(cookies)
     for scope in _scopes(db, here, digest):
+        of = {"t": scope.plane, "config_id": scope.config, "here": here.host, "digest": digest, "sids": sids}
         with db.read(scope) as connection:
-            rows = connection.execute(_VISIT, parameters | {"t": scope.plane, "config_id": scope.config}).all()
+            rows = fetch_all(connection, _VISIT, of)
         if rows:
             presented = _presented(rows[0], cookies, secure=secure)
             if presented is not None and all(row.sid_hash != presented for row in rows):
                 _look_elsewhere(db, here, [presented])
             return _judge(scope, here, rows, cookies, clock.now(), secure=secure)
-    _look_elsewhere(db, here, parameters["sids"])
+    _look_elsewhere(db, here, sids)
     return None
+
+
+def look_with_figures(db: Database, scope: Scope, host_name: str, handle: str, since: str) -> list[Any]:
+    """Return, in one query, what a visit without a cookie rests on and how far the record's figures have come.
+
+    One row for each period from ``since`` (``YYYY-MM``) on, or not yet covered to its end, newest first: the columns of
+    ``Visit.row``, the newest published epoch, and the period's tree id, status and three sizes. One row with none of
+    these if there is no such period, and no row if there is no such link.
+    """
+    of = {"t": scope.plane, "config_id": scope.config, "here": host_name, "digest": handle_digest(handle), "sids": []}
+    with db.look_up(scope) as connection:
+        return fetch_all(connection, _WITH_FIGURES, of | {"since": since})
 
 
 def look_at_customer(
@@ -344,9 +383,9 @@ def look_at_customer(
     """
     if here.config not in (None, scope.config):
         return None
-    parameters = {"who": customer_id, "here": here.host, "sids": _sids(cookies)}
+    of = {"t": scope.plane, "config_id": scope.config, "who": customer_id, "here": here.host, "sids": _sids(cookies)}
     with db.read(scope) as connection:
-        rows = connection.execute(_LOOK_AT_CUSTOMER, parameters | {"t": scope.plane, "config_id": scope.config}).all()
+        rows = fetch_all(connection, _LOOK_AT_CUSTOMER, of)
     found = _judge(scope, here, rows, cookies, clock.now(), secure=secure, may_move=False) if rows else None
     return found if isinstance(found, Visit) else None
 
@@ -540,7 +579,7 @@ def _scopes(db: Database, here: Here, digest: bytes) -> list[Scope]:
 def _judge(
     scope: Scope,
     here: Here,
-    rows: Sequence[Row[*tuple[Any, ...]]],
+    rows: Sequence[Any],
     cookies: Mapping[str, str],
     now: datetime,
     *,
@@ -566,12 +605,12 @@ def _judge(
     return Visit(scope, here.host, found, opened)
 
 
-def _presented(row: Row[*tuple[Any, ...]], cookies: Mapping[str, str], *, secure: bool) -> bytes | None:
+def _presented(row: Any, cookies: Mapping[str, str], *, secure: bool) -> bytes | None:
     mine = cookies.get(cookie_name(row.link_id, secure=secure))
     return hashlib.sha256(mine.encode()).digest() if mine else None
 
 
-def _denial(row: Row[*tuple[Any, ...]], here: Here, now: datetime) -> str | None:
+def _denial(row: Any, here: Here, now: datetime) -> str | None:
     """Return why a session that exists opens nothing, or ``None`` if it is valid."""
     epochs = {
         "tenant changed": (row.s_tenant, row.tenant_epoch),

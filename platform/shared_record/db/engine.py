@@ -56,10 +56,16 @@ class Database:
             yield connection
 
     @contextmanager
-    def look_up(self) -> Iterator[Connection]:
-        """Open a connection for one statement that belongs to no tenant: it needs no transaction around it."""
+    def look_up(self, scope: Scope | None = None) -> Iterator[Connection]:
+        """Open a connection for one statement by ``db.prepared``, without a transaction around it where none is needed:
+        on PostgreSQL it is in a transaction that the tenant is announced for.
+        """
+        if scope is not None and self.is_postgresql:
+            with self.read(scope) as connection:
+                yield connection
+            return
         level = {"isolation_level": "AUTOCOMMIT"} if self.is_postgresql else {}
-        with self.engine.connect().execution_options(sr_scope=None, **level) as connection:
+        with self.engine.connect().execution_options(sr_scope=scope, **level) as connection:
             yield connection
 
     @contextmanager

@@ -166,5 +166,6 @@ def _reader(column: ColumnElement[Any], dialect: Dialect) -> Convert | None:
 def _converted(row: tuple[Any, ...], results: tuple[tuple[int, Convert], ...]) -> list[Any]:
     values = list(row)
     for place, convert in results:
-        values[place] = convert(values[place])
+        if values[place] is not None:
+            values[place] = convert(values[place])
     return values

@@ -81,7 +81,9 @@ def check_statement(
         return
     demands = _demands.get(statement)
     if demands is None:
-        demands = _demands[statement] = tuple(_find_demands(statement, None))
+        # One table stands for all that demand the same of a parameter.
+        found = {(one.bind.key, one.table_scope): one for one in _find_demands(statement, None)}
+        demands = _demands[statement] = tuple(found.values())
     rows = list(rows) or [{}]
     for demand in demands:
         for row in rows:

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -83,7 +84,7 @@ class Gate:
                 scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").strip().lower()
                 if scheme in ("http", "https"):
                     environ["wsgi.url_scheme"] = scheme
-        for name in [name for name in environ if _FORWARDING.fullmatch(name)]:
+        for name in [name for name in environ if _tells_of_forwarding(name)]:
             del environ[name]
         environ["REMOTE_ADDR"] = environ[CLIENT_KEY] = client
 
@@ -163,6 +164,12 @@ def _deny(environ: WSGIEnvironment, answer: WSGIApplication, reason: str) -> WSG
     return answer
 
 
+@lru_cache(1024)
+def _tells_of_forwarding(name: str) -> bool:
+    return _FORWARDING.fullmatch(name) is not None
+
+
+@lru_cache(1024)
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the address in ``text`` without its zone, an IPv4-mapped one as IPv4; ``None`` when there is none."""
     try:

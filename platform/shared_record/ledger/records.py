@@ -19,6 +19,7 @@ from sqlalchemy.sql import ColumnElement
 
 from shared_record.clock import period_bounds
 from shared_record.db.engine import Database
+from shared_record.db.prepared import fetch_all
 from shared_record.db.schema import (
     checkpoint,
     customer,
@@ -75,7 +76,20 @@ _ROWS_UP = (
     .limit(bindparam("most"))
 )
 _PERIODS = (
-    select(period_tree)
+    select(
+        period_tree.c.tree_id,
+        period_tree.c.period,
+        period_tree.c.unit,
+        period_tree.c.status,
+        period_tree.c.size,
+        period_tree.c.total,
+        period_tree.c.vsize,
+        period_tree.c.psize,
+        period_tree.c.ptotal,
+        period_tree.c.proot,
+        period_tree.c.pepoch,
+        period_tree.c.breakdowns,
+    )
     .where(
         period_tree.c.tenant_id == _T,
         period_tree.c.customer_id == bindparam("who"),
@@ -310,7 +324,7 @@ def find_record_id(
 
 def list_periods(connection: Connection, scope: Scope, customer_id: UUID) -> list[Period]:
     """Return every period of a customer, newest first."""
-    rows = connection.execute(_PERIODS, {"t": scope.plane, "who": customer_id})
+    rows = fetch_all(connection, _PERIODS, {"t": scope.plane, "who": customer_id})
     return [_period(row) for row in rows]
 
 
@@ -348,9 +362,10 @@ def stream_records(connection: Connection, scope: Scope, period: Period, *, page
 
 def coverage(connection: Connection, scope: Scope, periods: list[Period]) -> Coverage:
     """Return how far a customer's deltas are covered: up to the first that is not, or the newest checkpoint."""
-    newest = connection.execute(_NEWEST_EPOCH, {"t": scope.plane}).one_or_none()
-    if newest is None:
+    epochs = fetch_all(connection, _NEWEST_EPOCH, {"t": scope.plane})
+    if not epochs:
         return Coverage(None, None)
+    newest = epochs[0]
     through = newest.ts
     for period in periods:
         if period.psize < period.size:

@@ -12,7 +12,7 @@ from shared_record.access.sessions import Visit
 from shared_record.access.views import INNER, OUTER
 from shared_record.delivery.events import EXPORT_DOWNLOADED, RECORD_VIEWED
 from shared_record.web.record.visits import wants_data
-from shared_record.web.runtime import runtime
+from shared_record.web.runtime import Runtime, runtime
 from shared_record.web.tiers import declared_tier
 
 _AHEAD = ("Sec-Purpose", "Purpose", "X-Moz")
@@ -47,3 +47,10 @@ def count_view(response: Response) -> None:
     shown = declared_tier(request.endpoint)
     if isinstance(shown, Surface) and seen.may_see(shown):
         runtime().views.count(seen.scope, seen.customer_id, OUTER if seen.session is None else INNER)
+
+
+def count_look(parts: Runtime, asked: Request, seen: Visit) -> None:
+    """Do what ``tell`` and ``count_view`` do for a landing page sent from memory to a reader without a session."""
+    if is_look(asked):
+        parts.occurrences.add(seen.scope, RECORD_VIEWED, seen.customer_id, {"customerId": seen.row.external_id})
+        parts.views.count(seen.scope, seen.customer_id, OUTER)

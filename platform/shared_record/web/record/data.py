@@ -70,10 +70,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The current period as one snapshot has it, with its newest deltas, and the last period before it."""
+    """The current period as one snapshot has it, with its newest deltas, and the last period before it.
+
+    ``periods``: all of the customer's, newest first.
+    """
 
     now: datetime
     period: str
+    periods: list[Period]
     current: Period | None
     previous: Period | None
     coverage: Coverage
@@ -90,7 +94,7 @@ def summarise(subject: Subject) -> Summary:
         previous = next((one for one in found if one.period < name), None)
         recent = newest_records(connection, subject.scope, current, RECENT) if current else ()
         reach = coverage(connection, subject.scope, found)
-    return Summary(now, name, current, previous, reach, recent)
+    return Summary(now, name, found, current, previous, reach, recent)
 
 
 def live(subject: Subject) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from shared_record.web.record.files import require_format
 from shared_record.web.record.logs import log_url
 from shared_record.web.record.pages import FormError, Option
 from shared_record.web.record.proofs import prove_asked
+from shared_record.web.record.remembered import offer
 from shared_record.web.record.sheet import sheet
 from shared_record.web.record.twins import announce, csv_table, twins_of
 from shared_record.web.record.visits import enter, shell, theme_slug, unlock_url
@@ -67,9 +68,11 @@ def landing(handle: str) -> Response:
     seen = enter(handle, None)
     frame = shell(seen, handle)
     if not seen.may_see(Surface.LANDING):
+        offer(request.environ, seen, runtime().clock.now())
         return runtime().renderer.render(pages.Gated(frame), theme_slug(seen))
     tell(seen, RECORD_VIEWED)
     found, zone = data.summarise(data.Subject.of_visit(seen)), seen.row.zone
+    offer(request.environ, seen, found.now, found)
     start, end = period_bounds(found.period)
     through = found.coverage.through
     page = pages.Landing(
