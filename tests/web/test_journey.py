@@ -9,6 +9,7 @@ import pytest
 from client import Visitor, serve, url_of
 from shared_record.access import links
 from shared_record.tenancy.policies import Policy
+from shared_record.tenancy.tenants import update_tenant
 from world import Shop
 
 INNER = ("/activity", "/periods", "/compare", "/export", "/export/file?format=json")
@@ -29,6 +30,21 @@ def test_landing_shows_the_total_without_a_session(shop: Shop, visitor: Visitor)
     assert "Set-Cookie" not in page.headers
     shop.checkpoint()
     assert "Verified through" in visitor.get(url_of(shop, "cust_a")).text
+
+
+def test_landing_says_when_the_next_checkpoint_is_planned(shop: Shop, visitor: Visitor) -> None:
+    url, planned = url_of(shop, "cust_a"), "included in the next one, planned for"
+    with shop.db.write(shop.scope) as connection:
+        update_tenant(connection, shop.scope, {"checkpoint_seconds": 86_400})
+    assert "planned for" not in visitor.get(url).text
+    shop.checkpoint()
+    at = shop.clock.now()
+    expected = f'{planned} <time datetime="{at + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}">'
+    assert expected in " ".join(visitor.get(url).text.split())
+    shop.clock.advance(hours=23)
+    assert expected in " ".join(visitor.get(url).text.split())
+    shop.clock.advance(minutes=59)
+    assert "planned for" not in visitor.get(url).text
 
 
 @pytest.mark.parametrize("path", INNER)

@@ -263,10 +263,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How far checkpoints reach: ``through`` is ``None`` before the first one."""
+    """How far checkpoints reach, and the newest: all ``None`` before the first one."""
 
     through: datetime | None
     newest_epoch: int | None
+    newest_at: datetime | None = None
 
 
 def find_delta(db: Database, scope: Scope, record_id: str) -> DeltaStatus | None:
@@ -373,7 +374,7 @@ def coverage(connection: Connection, scope: Scope, periods: list[Period]) -> Cov
                 _AT_SEQ, {"t": scope.plane, "tree": period.tree_id, "seq": period.psize + 1}
             ).one()
             through = min(through, first.rx)
-    return Coverage(through, newest.n)
+    return Coverage(through, newest.n, newest.ts)
 
 
 def search(

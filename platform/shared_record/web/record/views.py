@@ -82,7 +82,7 @@ def landing(handle: str) -> Response:
         as_of=fmt.moment(found.now, zone),
         records=fmt.format_records(found.current.size if found.current else 0),
         verified_through=fmt.day(through, zone) if through else None,
-        next_checkpoint=None,
+        next_checkpoint=_next_checkpoint(seen, found),
         recent=_rows(found.recent, zone, hide_amounts=seen.row.hide_amounts and seen.session is None, outer=True),
         previous=_previous(found.previous),
         sheet=sheet(seen, frame.base, found.now),
@@ -97,6 +97,17 @@ def landing_json(handle: str) -> Response:
     seen = enter(handle, Surface.LANDING)
     tell(seen, RECORD_VIEWED)
     return twin(data.live(data.Subject.of_visit(seen)))
+
+
+def _next_checkpoint(seen: Visit, found: data.Summary) -> fmt.Moment | None:
+    """Return when the next checkpoint is planned; ``None`` for within a minute, and before the first, which comes with
+    the first deltas.
+    """
+    newest, own = found.coverage.newest_at, seen.row.checkpoint_seconds
+    if newest is None:
+        return None
+    planned = newest + timedelta(seconds=runtime().settings.checkpoint_seconds if own is None else own)
+    return fmt.moment(planned, seen.row.zone) if planned > found.now + timedelta(minutes=1) else None
 
 
 def _previous(period: Period | None) -> str:
