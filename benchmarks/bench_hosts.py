@@ -7,9 +7,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from measure import Limit, Result, alternate, scaled, seconds
-from stage import CHUNK, shop_on_sqlite, temporary_folder
+from stage import add_hosts, shop_on_sqlite, temporary_folder
 
-from shared_record.db.schema import host
 from shared_record.hosts.resolver import Resolver
 
 FEW, MANY = 10, 100_000
@@ -38,22 +37,8 @@ def host_lookup(scale: float) -> Result:
 
 
 def _lookups(stack: ExitStack, count: int, lookups: int) -> Callable[[], float]:
-    names = [f"usage-{i:06d}.example" for i in range(count)]
     shop = stack.enter_context(shop_on_sqlite(stack.enter_context(temporary_folder()), hosts=()))
-    for start in range(0, count, CHUNK):
-        rows = [
-            {
-                "tenant_id": shop.scope.config,
-                "host": name,
-                "display": name,
-                "role": "serving",
-                "is_primary": False,
-                "created_at": shop.clock.now(),
-            }
-            for name in names[start : start + CHUNK]
-        ]
-        with shop.db.write(shop.scope) as connection:
-            connection.execute(host.insert(), rows)
+    names = add_hosts(shop, count)
     resolver, chance = Resolver(shop.db, ["localhost"]), random.Random(7)
 
     def ask(wanted: list[str]) -> None:

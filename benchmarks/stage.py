@@ -18,7 +18,7 @@ from servers import postgresql
 from shared_record.clock import SteppedClock, rfc3339
 from shared_record.db import migrate
 from shared_record.db.engine import Database
-from shared_record.db.schema import day_counter, delta_detail, leaf, period_tree
+from shared_record.db.schema import day_counter, delta_detail, host, leaf, period_tree
 from shared_record.identifiers import new_identifier
 from shared_record.keys import KeyRing
 from shared_record.ledger.amounts import Total
@@ -88,6 +88,17 @@ def shop_on_postgresql(folder: Path) -> Iterator[Shop]:
             yield open_shop(db, KeyRing.generate(), SteppedClock(datetime.now(UTC)), folder)
         finally:
             db.dispose()
+
+
+def add_hosts(shop: Shop, count: int) -> list[str]:
+    """Give the tenant so many more serving hosts; return their names."""
+    names = [f"usage-{i:06d}.example" for i in range(count)]
+    fixed = {"tenant_id": shop.scope.config, "role": "serving", "is_primary": False, "created_at": shop.clock.now()}
+    for start in range(0, count, CHUNK):
+        rows = [fixed | {"host": name, "display": name} for name in names[start : start + CHUNK]]
+        with shop.db.write(shop.scope) as connection:
+            connection.execute(host.insert(), rows)
+    return names
 
 
 def fill(shop: Shop, count: int) -> str:

@@ -21,6 +21,7 @@ from shared_record.access import audit
 from shared_record.clock import Clock
 from shared_record.db.schema import customer, entitlement, host, pinned_address, tenant
 from shared_record.db.scope import Scope
+from shared_record.db.types import is_set
 from shared_record.delivery.mail import Letter, compared, read_address, read_domain
 from shared_record.delivery.mailer import queue
 from shared_record.errors import ConflictError, InvalidInputError, NotFoundError
@@ -60,7 +61,7 @@ _NAMES = (
     select(tenant.c.name, tenant.c.contact, host.c.host)
     .select_from(
         tenant.outerjoin(
-            host, (host.c.tenant_id == tenant.c.tenant_id) & host.c.is_primary & (host.c.role == "serving")
+            host, (host.c.tenant_id == tenant.c.tenant_id) & is_set(host.c.is_primary) & (host.c.role == "serving")
         )
     )
     .where(tenant.c.tenant_id == _C)

@@ -18,6 +18,7 @@ from shared_record.access import audit
 from shared_record.clock import Clock
 from shared_record.db.schema import customer, host, link, tenant
 from shared_record.db.scope import Scope
+from shared_record.db.types import is_set
 from shared_record.errors import ConflictError, InvalidInputError, NotFoundError
 from shared_record.keys import KeyRing, handle_digest
 from shared_record.tenancy.policies import Policy
@@ -55,7 +56,7 @@ _ROW = (
 _BY_EXTERNAL_ID = _ROW.where(customer.c.external_id == bindparam("external_id"))
 _BY_ID = _ROW.where(customer.c.customer_id == bindparam("who"))
 _ALL = _ROW.order_by(customer.c.slot)
-_PRIMARY = select(host.c.host).where(host.c.tenant_id == _T, host.c.is_primary.is_(True))
+_PRIMARY = select(host.c.host).where(host.c.tenant_id == _T, is_set(host.c.is_primary))
 _SERVING = select(host.c.host).where(host.c.tenant_id == _T, host.c.host == bindparam("name"), host.c.role == "serving")
 _OF_CUSTOMER = (customer.c.tenant_id == _T) & (customer.c.customer_id == bindparam("who"))
 _OF_LINK = (link.c.tenant_id == _T) & (link.c.customer_id == bindparam("who"))

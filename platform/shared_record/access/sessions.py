@@ -26,6 +26,7 @@ from shared_record.db.engine import Database
 from shared_record.db.prepared import fetch_all
 from shared_record.db.schema import checkpoint, customer, epoch, host, link, period_tree, session, tenant, tenant_method
 from shared_record.db.scope import Scope
+from shared_record.db.types import is_set
 from shared_record.keys import handle_digest
 from shared_record.tenancy.policies import Policy
 
@@ -113,7 +114,7 @@ _LOOK = (
         .outerjoin(host, (host.c.tenant_id == tenant.c.tenant_id) & (host.c.host == bindparam("here")))
         .outerjoin(
             _primary,
-            (_primary.c.tenant_id == tenant.c.tenant_id) & _primary.c.is_primary & (_primary.c.role == "serving"),
+            (_primary.c.tenant_id == tenant.c.tenant_id) & is_set(_primary.c.is_primary) & (_primary.c.role == "serving"),
         )
         .outerjoin(
             _home,

@@ -15,6 +15,7 @@ from shared_record.db import lookup
 from shared_record.db.engine import Database
 from shared_record.db.schema import host, tenant_manifest
 from shared_record.db.scope import Scope
+from shared_record.db.types import is_set
 from shared_record.errors import ConflictError
 from shared_record.hosts.news import HostNews
 from shared_record.hosts.resolver import bump_generation
@@ -124,7 +125,7 @@ def _release_hosts(connection: Connection, task: _Task) -> None:
     effective = {change.key: change for change in task.plan.effective}
     mine = host.c.tenant_id == task.scope.config
     if PRIMARY in effective:
-        connection.execute(host.update().where(mine, host.c.is_primary.is_(True)).values(is_primary=False))
+        connection.execute(host.update().where(mine, is_set(host.c.is_primary)).values(is_primary=False))
     for key, change in effective.items():
         if key.startswith(HOSTS) and change.after is None:
             connection.execute(
