@@ -33,6 +33,7 @@ __all__ = [
     "Challenge",
     "CheckpointAnchor",
     "Choice",
+    "CsvBlock",
     "Ended",
     "Entitlements",
     "ExportFormat",
@@ -56,6 +57,7 @@ __all__ = [
     "Tally",
     "ThemeRoot",
     "Verdict",
+    "csv_blocks",
     "csv_text",
     "day_text",
     "forward_only",
@@ -323,8 +325,10 @@ class StepUpMethod(abc.ABC):
 # --- Export formats --------------------------------------------------------------------------------------------------
 
 _EXACT = Context(prec=60, traps=[Inexact])
-# What a spreadsheet may take for the start of a formula or a command, and the fullwidth forms of the same.
-_FORMULA_STARTS = frozenset("=+-@|%\t\r\n\0＝＋－＠｜％")
+FORMULA_STARTS = frozenset("=+-@|%\t\r\n\0＝＋－＠｜％")
+"""What a spreadsheet may take for the start of a formula or a command, and the fullwidth forms of the same."""
+FREE_TEXTS = frozenset({"unit", "reference", "reason", "metadata_json"})
+"""The fields of ``ExportRow`` that hold what a vendor wrote: in CSV they are cells of ``csv_text``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,17 +482,63 @@ class Tally:
 
     def add_all(self, rows: Sequence[ExportRow]) -> None:
         """Count several rows, which costs less than one by one."""
-        if not rows:
-            return
-        self.rows += len(rows)
+        if rows:
+            self._add([row.amount for row in rows], rows[0].record_id, rows[-1].record_id)
+
+    def add_block(self, block: CsvBlock) -> None:
+        """Count the rows whose lines are in ``block``."""
+        self._add(block.amounts, block.first_id, block.last_id)
+
+    def _add(self, amounts: Sequence[str], first_id: str, last_id: str) -> None:
+        self.rows += len(amounts)
         with localcontext(_EXACT):
-            self._total = sum(map(Decimal, [row.amount for row in rows]), self._total)
-        self._first, self._last = self._first or rows[0].record_id, rows[-1].record_id
+            self._total = sum(map(Decimal, amounts), self._total)
+        self._first, self._last = self._first or first_id, last_id
 
     @property
     def summary(self) -> ExportSummary:
         """What was counted so far."""
         return ExportSummary(self.rows, f"{self._total.normalize(_EXACT):f}", self._first, self._last)
+
+
+@dataclass(frozen=True, slots=True)
+class CsvBlock:
+    """Lines of CSV for one row or more, ready to be written, and what a ``Tally`` counts of those rows."""
+
+    lines: bytes
+    amounts: Sequence[str]
+    first_id: str
+    last_id: str
+
+
+class CsvRows(abc.ABC):
+    """Rows that also come as ready lines of CSV: the core's own, which PostgreSQL writes. Call ``csv_blocks`` alone."""
+
+    @abc.abstractmethod
+    def csv_blocks(self, fields: Sequence[str]) -> Iterator[CsvBlock]:
+        """Yield all rows, to be read once, with the bytes that ``csv_blocks`` makes of them."""
+
+
+def csv_blocks(rows: Iterable[ExportRow], fields: Sequence[str]) -> Iterator[CsvBlock]:
+    """Yield ``rows`` as lines of CSV, many at a time: a cell for each of ``fields``, which are those of ``ExportRow``.
+
+    Free text (unit, reference, reason, metadata) is a cell of ``csv_text``, everything else stands as it is, what is
+    missing is empty, and each line ends with CRLF.
+    """
+    if isinstance(rows, CsvRows):
+        return rows.csv_blocks(fields)
+    return (_csv_block(batch, fields) for batch in in_batches(rows))
+
+
+def _csv_block(rows: Sequence[ExportRow], fields: Sequence[str]) -> CsvBlock:
+    columns = dict(zip(ExportRow._fields, zip(*rows, strict=True), strict=True))
+    cells = [map(csv_text if name in FREE_TEXTS else _bare, columns[name]) for name in fields]
+    lines = "".join([f"{','.join(line)}\r\n" for line in zip(*cells, strict=True)])
+    return CsvBlock(lines.encode(), columns["amount"], rows[0].record_id, rows[-1].record_id)
+
+
+def _bare(value: str | int | None) -> str:
+    return "" if value is None else str(value)
 
 
 class _ForwardOnly:
@@ -531,7 +581,7 @@ def csv_text(value: str | None) -> str:
     if not value:
         return ""
     text = value.replace('"', '""')
-    return f'"\'{text}"' if value[0] in _FORMULA_STARTS else f'"{text}"'
+    return f'"\'{text}"' if value[0] in FORMULA_STARTS else f'"{text}"'
 
 
 def utc_text(value: datetime) -> str:

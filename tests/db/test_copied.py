@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import DataError
 
-from shared_record.db.copied import hex_text, instant_text, prepare_to_stream, stream
+from shared_record.db.copied import hex_text, instant_text, stream, streaming
 from shared_record.db.schema import leaf
 from shared_record.db.scope import TenantScopeError
 from world import Shop
@@ -64,11 +64,20 @@ def test_what_the_driver_raises_is_what_any_statement_would_raise(shop: Shop) ->
 def test_x03_no_statement_of_an_export_takes_more_than_half_a_minute(shop: Shop) -> None:
     if not shop.db.is_postgresql:
         pytest.skip("SQLite has no such limit")
-    with shop.db.read(shop.scope) as connection:
-        prepare_to_stream(connection)
+    with shop.db.read(shop.scope) as connection, streaming(connection):
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "30s"
     with shop.db.read(shop.scope) as connection:
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "0"
+
+
+def test_x03_an_export_keeps_few_pages_of_sqlite_in_memory_and_others_keep_theirs(shop: Shop) -> None:
+    if shop.db.is_postgresql:
+        pytest.skip("PostgreSQL keeps none in this process")
+    with shop.db.read(shop.scope) as connection:
+        before = connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
+        with streaming(connection):
+            assert 0 > connection.exec_driver_sql("PRAGMA cache_size").scalar_one() > before
+        assert connection.exec_driver_sql("PRAGMA cache_size").scalar_one() == before
 
 
 def test_a_result_that_is_left_early_leaves_the_connection_usable(shop: Shop) -> None:

@@ -140,7 +140,7 @@ def test_the_same_file_is_not_built_twice_unless_more_was_recorded(shop: Shop, w
     assert third.export_id != second.export_id
 
 
-def test_x03_one_at_a_time_for_a_customer_and_four_for_a_tenant(shop: Shop, worker: Worker) -> None:
+def test_x03_g15_one_at_a_time_for_a_customer_and_four_for_a_tenant(shop: Shop, worker: Worker) -> None:
     for n in range(6):
         shop.record(f"cust_{n}", "1", "2", "3")
     ask(shop, "cust_0")

@@ -72,7 +72,7 @@ def test_x06_hostile_texts_stay_text(soak: bool) -> None:
             assert_passive(reader, {URL})
 
 
-def test_markup_is_printed_as_it_was_written() -> None:
+def test_x06_markup_is_printed_as_it_was_written() -> None:
     assert '#read("/etc/passwd") *b*' in words(
         write_receipt_pdf(replace(PAPER, vendor='#read("/etc/passwd") *b*'), b"{}")
     )

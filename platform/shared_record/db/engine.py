@@ -56,6 +56,16 @@ class Database:
             yield connection
 
     @contextmanager
+    def read_beside(self, connection: Connection, scope: Scope) -> Iterator[Connection]:
+        """Open another transaction that sees the state that ``connection`` sees, on PostgreSQL, from a snapshot."""
+        name = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
+        level = {"isolation_level": "REPEATABLE READ"}
+        with self.engine.connect().execution_options(sr_scope=scope, **level) as other, other.begin():
+            other.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{name}'")  # before anything else is read in it
+            self._announce(other, scope)
+            yield other
+
+    @contextmanager
     def look_up(self, scope: Scope | None = None) -> Iterator[Connection]:
         """Open a connection for one statement by ``db.prepared``, without a transaction around it where none is needed:
         on PostgreSQL it is in a transaction that the tenant is announced for.

@@ -57,7 +57,7 @@ def amount_text(column: ColumnElement[Any]) -> ColumnElement[str]:
     return _canonical_text(column)
 
 
-class joined_bytes(FunctionElement[bytes]):  # noqa: N801  named as it is called, like every SQL function
+class joined_bytes(FunctionElement[bytes]):
     """Bytes of all rows as one value, or null without rows: many times cheaper than a row for each.
 
     Select it from a subquery that sorts them: both engines feed an aggregate in that order.

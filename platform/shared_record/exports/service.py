@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import IO, BinaryIO, cast
@@ -13,13 +14,13 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, select
 
 from shared_record.clock import Clock
-from shared_record.db.copied import prepare_to_stream
+from shared_record.db.copied import streaming
 from shared_record.db.engine import Database
 from shared_record.db.schema import customer, log
 from shared_record.db.scope import Scope
 from shared_record.errors import NotFoundError
 from shared_record.exports.look import Look
-from shared_record.exports.rows import row_of, stream_rows
+from shared_record.exports.rows import PeriodRows, row_of
 from shared_record.exports.statement import StatementFacts, write_statement
 from shared_record.keys import KeyRing
 from shared_record.ledger.anchors import list_anchored
@@ -95,16 +96,16 @@ def build_export(
     Rows, totals and proof come from one snapshot, so they agree with each other whatever is recorded meanwhile.
     ``progress`` is told now and then how many rows were read; what it raises ends the export.
     """
-    with db.read(scope, snapshot=True) as connection:
-        prepare_to_stream(connection)
+    with db.read(scope, snapshot=True) as connection, streaming(connection):
         found = find_period(connection, scope, customer_id, period)
         if found is None:
             raise NotFoundError(f"nothing is recorded in {period}.", code="PERIOD_NOT_FOUND")
         facts = _facts(connection, keys, clock, scope, customer_id, found)
         options = _options(connection, scope, customer_id, found, facts, furnishing)
         counted = _Hashing(out)
-        rows = stream_rows(connection, scope, found, lean=kind.lean, progress=progress)
-        summary = kind().write(rows, cast(BinaryIO, counted), options)
+        beside = partial(db.read_beside, connection, scope)
+        with closing(PeriodRows(connection, scope, found, lean=kind.lean, beside=beside, progress=progress)) as rows:
+            summary = kind().write(rows, cast(BinaryIO, counted), options)
     if (summary.rows, summary.total) != (found.size, found.total):
         raise RuntimeError(
             f"{kind.slug} wrote {summary.rows} rows and {summary.total}, the ledger has {found.size} and {found.total}"

@@ -15,7 +15,7 @@ def parse(data: bytes) -> list[list[str]]:
     return list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
 
 
-def test_rows_are_rfc_4180_with_exact_numbers_and_x04_a_last_line() -> None:
+def test_x04_rows_are_rfc_4180_with_exact_numbers_and_a_last_line() -> None:
     data, summary = export(
         Csv,
         [
@@ -52,7 +52,7 @@ def test_x02_text_cells_never_start_a_formula_and_lose_nothing(text: str) -> Non
     assert cells[COLUMNS.index("amount")] == "1"
 
 
-def test_every_dangerous_first_character_is_covered() -> None:
+def test_x02_every_dangerous_first_character_is_covered() -> None:
     assert all(csv_text(c + "x") == f'"\'{c}x"' for c in HOSTILE_STARTS)
     assert csv_text("a=b") == '"a=b"'
     assert (csv_text(""), csv_text(None)) == ("", "")

@@ -8,7 +8,7 @@ from export_rows import HOSTILE_TEXTS, export, row
 from shared_record.plugin import ExportSummary
 
 
-def test_one_object_per_delta_with_amounts_as_text_and_x04_a_manifest_at_the_end() -> None:
+def test_x04_one_object_per_delta_with_amounts_as_text_and_a_manifest_at_the_end() -> None:
     data, summary = export(
         JsonLines,
         [

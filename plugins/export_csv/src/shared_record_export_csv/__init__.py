@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import BinaryIO, ClassVar
 
 from shared_record.plugin import (
@@ -12,25 +11,27 @@ from shared_record.plugin import (
     ExportRow,
     ExportSummary,
     Tally,
+    csv_blocks,
     csv_text,
     hookimpl,
-    in_batches,
 )
 
-COLUMNS = (
-    "record_id",
-    "sequence_in_period",
-    "recorded_at",
-    "used_at",
-    "amount",
-    "unit",
-    "running_total",
-    "state",
-    "reference",
-    "reason",
-    "adjusts",
-    "receipt_id",
-)
+_FIELDS = {
+    "record_id": "record_id",
+    "sequence_in_period": "seq",
+    "recorded_at": "recorded",
+    "used_at": "used_at",
+    "amount": "amount",
+    "unit": "unit",
+    "running_total": "running_total",
+    "state": "state",
+    "reference": "reference",
+    "reason": "reason",
+    "adjusts": "adjusts",
+    "receipt_id": "receipt_id",
+}
+"""Column -> the field of ``ExportRow`` that it holds."""
+COLUMNS = tuple(_FIELDS)
 END = "total"
 """First cell of the last line."""
 
@@ -51,9 +52,9 @@ class Csv(ExportFormat):
         """Write header, ``rows`` and last line; that has no amount, so the sum of the column stays what it was."""
         tally = Tally()
         _write_line(out, COLUMNS)
-        for batch in in_batches(rows):
-            out.write(_lines(batch).encode())
-            tally.add_all(batch)
+        for block in csv_blocks(rows, tuple(_FIELDS.values())):
+            out.write(block.lines)
+            tally.add_block(block)
         found = tally.summary
         ending = {
             "record_id": END,
@@ -69,20 +70,6 @@ class Csv(ExportFormat):
 def register_export_formats() -> list[type[ExportFormat]]:
     """Offer CSV."""
     return [Csv]
-
-
-# Units and reasons are few and come again and again.
-_known_text = lru_cache(maxsize=1_024)(csv_text)
-
-
-def _lines(batch: list[ExportRow]) -> str:
-    return "".join(
-        [
-            f"{record},{seq},{recorded},{used or ''},{amount},{_known_text(unit)},{total},{state},"
-            f"{csv_text(ref)},{_known_text(reason)},{adjusts or ''},{receipt}\r\n"
-            for seq, record, receipt, recorded, used, amount, total, unit, state, adjusts, ref, reason, *_ in batch
-        ]
-    )
 
 
 def _write_line(out: BinaryIO, cells: Iterable[str]) -> None:

@@ -46,7 +46,7 @@ class EInvoice(ExportFormat):
     title: ClassVar[str] = mark("E-invoice attachments (EN 16931, ZIP)")
     media_type: ClassVar[str] = "application/zip"
     extension: ClassVar[str] = "zip"
-    without: ClassVar[frozenset[str]] = frozenset({"metadata_json", "detail_salt", "entry"})
+    lean: ClassVar[bool] = True
 
     def write(self, rows: Iterable[ExportRow], out: BinaryIO, options: ExportOptions) -> ExportSummary:
         """Write the ZIP file. ``ServiceDownError`` where one of its parts is not installed."""

@@ -20,6 +20,7 @@ from shared_record.plugin import (
 )
 
 FORMAT = "shared-record/jsonl@v1"
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class JsonLines(ExportFormat):
@@ -72,7 +73,3 @@ def _manifest(record: RecordFacts, summary: ExportSummary) -> dict[str, object]:
         "covered": {"size": record.covered_size, "total": record.covered_total},
         "root": base64.b64encode(record.proof.root).decode("ascii") if record.proof else None,
     }
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
