@@ -79,10 +79,10 @@ def test_exponents_in_json_numbers(text: str, expected: str) -> None:
     ],
 )
 def test_too_long(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InvalidInputError) as caught:
         amounts.parse_amount(text, json_number=True, pointer="/delta")
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
     assert caught.value.code == "AMOUNT_PRECISION"
     assert [(detail.pointer, detail.code) for detail in caught.value.details] == [("/delta", "AMOUNT_PRECISION")]
 
@@ -95,10 +95,10 @@ def test_too_long(text: str) -> None:
     ],
 )
 def test_malformed_or_zero(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InvalidInputError) as caught:
         amounts.parse_amount(text, json_number=True)
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
     assert caught.value.code == "VALIDATION_ERROR"
 
 

@@ -97,12 +97,13 @@ def spoil(ledger: Ledger, statement: str, **parameters: object) -> None:
 def flip(ledger: Ledger, table: str, column: str, where: str, bit: int) -> None:
     """Flip one bit of one stored value."""
     connection = sqlite3.connect(ledger.file)
+    keys = [name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?) WHERE pk > 0", (table,))]
     found = connection.execute(
-        f"SELECT rowid, {column}, typeof({column}) FROM {table} WHERE tenant_id = ? AND {where} LIMIT 1",
+        f"SELECT {column}, typeof({column}), {', '.join(keys)} FROM {table} WHERE tenant_id = ? AND {where} LIMIT 1",
         (ledger.scope.plane.hex,),
     ).fetchone()
     assert found is not None, where
-    rowid, value, kind = found
+    value, kind, *place = found
     if kind == "integer":
         changed: object = value ^ 1
     else:
@@ -110,10 +111,12 @@ def flip(ledger: Ledger, table: str, column: str, where: str, bit: int) -> None:
         data[(bit // 8) % len(data)] ^= 1 << bit % 8
         changed = bytes(data)
     cast = "CAST(:new AS TEXT)" if kind == "text" else ":new"
+    same = " AND ".join(f"{key} = :{key}" for key in keys)
     with connection:
         connection.execute("PRAGMA foreign_keys=OFF")
         connection.execute(
-            f"UPDATE {table} SET {column} = {cast} WHERE rowid = :rowid", {"new": changed, "rowid": rowid}
+            f"UPDATE {table} SET {column} = {cast} WHERE {same}",
+            {"new": changed} | dict(zip(keys, place, strict=True)),
         )
     connection.close()
 

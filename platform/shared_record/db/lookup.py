@@ -221,7 +221,7 @@ LOOKUPS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         _TENANT_COLUMNS,
         "SELECT t.tenant_id, t.config_of, t.slug, t.public_id, t.state FROM tenant t WHERE EXISTS (SELECT 1"
         " FROM period_tree p WHERE p.tenant_id = t.tenant_id AND p.status <> 'erased'"
-        " AND (p.size > p.vsize OR p.vsize > p.psize OR p.status = 'closing'))"
+        " AND (p.size > p.psize OR p.status = 'closing'))"
         " OR EXISTS (SELECT 1 FROM job j WHERE j.tenant_id = t.tenant_id AND j.due_at <= :p_now) ORDER BY t.slug",
     ),
     "sr_list_webhooks_due": (

@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, bindparam, select
 from shared_record.clock import Clock, period_of
 from shared_record.db import leases
 from shared_record.db.engine import Database
-from shared_record.db.schema import checkpoint, epoch, log, period_tree
+from shared_record.db.schema import awaits_epoch, checkpoint, epoch, log, period_tree
 from shared_record.db.scope import Scope
 from shared_record.ledger import logs
 from shared_record.ledger.heads import CHANGED
@@ -34,7 +34,12 @@ _PAST_OPEN = (
 )
 _BEHIND = (
     select(period_tree.c.tree_id)
-    .where(period_tree.c.tenant_id == _T, period_tree.c.status != "erased", period_tree.c.size > period_tree.c.vsize)
+    .where(
+        period_tree.c.tenant_id == _T,
+        period_tree.c.status != "erased",
+        awaits_epoch,
+        period_tree.c.size > period_tree.c.vsize,
+    )
     .limit(1)
 )
 

@@ -47,7 +47,7 @@ from shared_record.ledger.heads import (
     fragments_of,
     hash_all,
     hash_changed,
-    mark_hashed,
+    mark_erased,
     members_of,
     people,
 )
@@ -80,7 +80,7 @@ _UNPUBLISHED = (
     .order_by(checkpoint.c.size)
 )
 _BODY = select(checkpoint.c.body).where(checkpoint.c.tenant_id == _T, checkpoint.c.size == bindparam("size"))
-_EPOCH = select(epoch.c.hash, epoch.c.ts, epoch.c.slots, epoch.c.reblinded).where(
+_EPOCH = select(epoch.c.hash, epoch.c.ts, epoch.c.slots, epoch.c.customers, epoch.c.reblinded).where(
     epoch.c.tenant_id == _T, epoch.c.n == bindparam("n")
 )
 _SLOTS = select(tenant.c.next_slot).where(tenant.c.tenant_id == _T)
@@ -272,7 +272,8 @@ def _prepare(db: Database, keys: KeyRing, clock: Clock, lease: Lease, *, reblind
             raise LogHaltedError("the log grew under this lease; two sequencers are at work.")
         of_tenant = {"tenant_id": scope.plane}
         made = {"n": n, "entry": entry, "hash": digest, "slot_root": drawn.tree.root, "slots": drawn.width, "ts": ts}
-        connection.execute(epoch.insert(), of_tenant | made | {"reblinded": drawn.reblinded})
+        known = {"customers": drawn.slots, "reblinded": drawn.reblinded}
+        connection.execute(epoch.insert(), of_tenant | made | known)
         _insert_drawn(connection, scope, n, drawn)
         start = start_of(n)
         nodes = [(level, (start >> level) + index, found) for level, index, found in log_nodes]
@@ -281,7 +282,7 @@ def _prepare(db: Database, keys: KeyRing, clock: Clock, lease: Lease, *, reblind
             checkpoint.insert(),
             of_tenant | {"size": n + 1, "body": body, "state": "prepared", "fence": lease.fence, "created_at": now},
         )
-        mark_hashed(connection, scope, n, drawn.slots, drawn.erased)
+        mark_erased(connection, scope, n, drawn.erased)
     return drawn.stated
 
 
@@ -298,7 +299,7 @@ def _draw(connection: Connection, keys: KeyRing, scope: Scope, n: int, before: A
         hashed = hash_all(connection, scope, heads, known)
         tree = whole_tree(hashed.leaves, width)
         return _Drawn(stated, slots, width, tree, None, hashed.erased)
-    hashed = hash_changed(connection, scope, heads, {member.slot for member in members})
+    hashed = hash_changed(connection, scope, heads, {member.slot for member in members}, before.customers)
     tree = changed_tree(
         hashed.leaves, before.slots, width, lambda level, index: read_tile(connection, scope, n - 1, level, index)
     )

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
@@ -258,8 +258,7 @@ def _refused(pointer: str, message: str) -> InvalidInputError:
 _REF = re.compile(r"s(0|[1-9][0-9]{0,9})-[0-9a-f]{16}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenPeriod:
+class OpenPeriod(NamedTuple):
     """One period of a customer as a head states it: ``totals`` holds (meter, unit, count, total) per meter."""
 
     period: str
@@ -323,17 +322,12 @@ _PREV = ',"prev":'
 
 
 def _open_text(open_periods: Sequence[OpenPeriod]) -> str:
+    # All but ``totals``, which have the unit's name, is plain ASCII that needs no escaping.
     rows = [
-        {
-            "period": row.period,
-            "rec": row.rec,
-            "root": b64encode(row.root),
-            "size": row.size,
-            "totals": row.totals,
-        }
-        for row in open_periods
+        f'{{"period":"{period}","rec":"{rec}","root":"{b64encode(root)}","size":{size},"totals":{jcs(totals)}}}'
+        for period, rec, root, size, totals in open_periods
     ]
-    return jcs({"open": rows})[1:-1]
+    return f'"open":[{",".join(rows)}]'
 
 
 def head_text(customer_ref: str, epoch: int, fragment: str, z: str) -> str:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, Row, Select, bindparam, func, select
 
 from shared_record.db.plain import fetch
-from shared_record.db.schema import customer, epoch_member, leaf, period_tree
+from shared_record.db.schema import awaits_epoch, customer, epoch_member, leaf, period_tree
 from shared_record.db.scope import Scope
 from shared_record.ledger import merkle
 from shared_record.ledger.entry import METER, OpenPeriod, head_fragment, head_text, replace_open
@@ -46,7 +46,7 @@ def _coverable(source: FromClause, owner: ColumnElement[Any]) -> Select[Any]:
     )
 
 
-_NEWS = (period_tree.c.vsize > period_tree.c.psize) | (period_tree.c.status == "closing")
+_NEWS = awaits_epoch & ((period_tree.c.vsize > period_tree.c.psize) | (period_tree.c.status == "closing"))
 CHANGED = _coverable(period_tree, period_tree.c.customer_id).where(_NEWS)
 """The trees of which the next epoch says something new."""
 _CHANGED_WITH_SLOT = _coverable(period_tree.join(customer, _OWNER), customer.c.slot).where(_NEWS)
@@ -65,7 +65,7 @@ _INTEGRATED_TOTALS = (
     )
     .where(period_tree.c.tenant_id == _T, period_tree.c.tree_id.in_(bindparam("some", expanding=True)))
 )
-_ALL_OPEN = (
+_STATED = (
     select(
         customer.c.slot,
         period_tree.c.tree_id,
@@ -78,13 +78,15 @@ _ALL_OPEN = (
     .select_from(customer.join(period_tree, _OWNER))
     .where(customer.c.tenant_id == _T, period_tree.c.status != "closed", period_tree.c.psize > 0)
 )
-_OPEN = _ALL_OPEN.where(customer.c.slot.in_(_SLOTS))
+_OPEN = _STATED.where(customer.c.slot.in_(_SLOTS))
+_ALL_UNCHANGED = _STATED.where((period_tree.c.vsize == period_tree.c.psize) | (period_tree.c.status == "closing"))
+"""Those of which an epoch drawn from the same snapshot says nothing new, and some more that are closing."""
 _LIVING = select(
     customer.c.slot, customer.c.ref, func.coalesce(customer.c.next_head, customer.c.head).label("fragment")
 ).where(customer.c.tenant_id == _T, customer.c.sealed_key.is_not(None))
 _EVERYONE = _LIVING.add_columns(customer.c.customer_id)
 _AMONG = _LIVING.where(customer.c.slot.in_(_SLOTS))
-_NEW = _LIVING.where(customer.c.slot_epoch.is_(None))
+_NEW = _LIVING.where(customer.c.slot >= bindparam("first"))
 _FOLLOWING = _LIVING.where(customer.c.next_head.is_not(None))
 _GONE = select(customer.c.slot).where(
     customer.c.tenant_id == _T, customer.c.slot_epoch.is_(None), customer.c.sealed_key.is_(None)
@@ -114,16 +116,6 @@ _MEMBERS = (
     .where(epoch_member.c.tenant_id == _T, epoch_member.c.epoch == bindparam("n"))
     .order_by(epoch_member.c.tree_id)
 )
-_HASHED_LIVING = (
-    customer.update()
-    .where(
-        customer.c.tenant_id == _T,
-        customer.c.slot_epoch.is_(None),
-        customer.c.slot < bindparam("slots"),
-        customer.c.sealed_key.is_not(None),
-    )
-    .values(slot_epoch=bindparam("n"))
-)
 _HASHED_ERASED = (
     customer.update()
     .where(customer.c.tenant_id == _T, customer.c.slot == bindparam("of_slot"))
@@ -142,11 +134,6 @@ class Member(NamedTuple):
     root: bytes
     total: str
     final: bool
-
-    @property
-    def open_period(self) -> OpenPeriod:
-        """The row of the head that states it."""
-        return _open_period(self.tree_id, self.period, self.unit, self.size, self.root, self.total)
 
 
 class Person(NamedTuple):
@@ -175,6 +162,7 @@ def changed_members(connection: Connection, scope: Scope, known: Everyone | None
     query = _NOT_CLOSED if anew else _CHANGED_WITH_SLOT if known is None else CHANGED
     members: list[Member] = []
     behind: list[int] = []
+    make = Member._make
     for tree_id, owner, period, unit, vsize, frontier, total, status, size in _rows(connection, scope, query):
         final = status == "closing" and size == vsize
         if status == "closing" and not final and not anew:
@@ -183,7 +171,7 @@ def changed_members(connection: Connection, scope: Scope, known: Everyone | None
             behind.append(len(members))  # ``total`` is of deltas too that are not integrated yet
         slot = owner if known is None else known[owner].slot
         root = merkle.frontier_root(merkle.split_hashes(frontier))
-        members.append(Member(tree_id, slot, period, unit, vsize, root, total, final))
+        members.append(make((tree_id, slot, period, unit, vsize, root, total, final)))
     totals = dict(_of_some(connection, scope, _INTEGRATED_TOTALS, [members[place].tree_id for place in behind]))
     for place in behind:
         members[place] = members[place]._replace(total=totals.get(members[place].tree_id, "0"))
@@ -204,12 +192,12 @@ def fragments_of(
     ``anew``: ``members`` are all periods that are not closed, so nobody has another.
     """
     by_slot: dict[int, list[OpenPeriod]] = {}
-    for member in members:
-        by_slot.setdefault(member.slot, []).append(member.open_period)
+    for tree_id, slot, period, unit, size, root, total, _ in members:
+        by_slot.setdefault(slot, []).append(_open_period(tree_id, period, unit, size, root, total))
     if not anew:
         stated = {member.tree_id for member in members}
         most = known is not None and len(by_slot) > len(known) // 8
-        found = _rows(connection, scope, _ALL_OPEN) if most else _of_some(connection, scope, _OPEN, by_slot)
+        found = _rows(connection, scope, _ALL_UNCHANGED) if most else _of_some(connection, scope, _OPEN, by_slot)
         for slot, tree_id, period, unit, size, root, total in found:
             if slot in by_slot and tree_id not in stated:
                 by_slot[slot].append(_open_period(tree_id, period, unit, size, root, total))
@@ -265,25 +253,24 @@ def hash_all(connection: Connection, scope: Scope, heads: Heads, known: Everyone
     return Hashed(leaves, _gone(connection, scope))
 
 
-def hash_changed(connection: Connection, scope: Scope, heads: Heads, slots: Iterable[int]) -> Hashed:
+def hash_changed(connection: Connection, scope: Scope, heads: Heads, slots: Iterable[int], first_new: int) -> Hashed:
     """Hash the heads in ``slots``, of those whose period was closed before, and slots that are new or erased."""
     gone = _gone(connection, scope)
     leaves: dict[int, bytes | None] = dict.fromkeys(gone)
-    changed = (*_rows(connection, scope, _NEW), *_rows(connection, scope, _FOLLOWING))
+    new = fetch(connection, _NEW, {"t": scope.plane, "first": first_new})
+    changed = (*new, *_rows(connection, scope, _FOLLOWING))
     leaves |= {slot: heads.hash(slot, ref, fragment) for slot, ref, fragment in changed}
     leaves |= {person.slot: heads.hash(*person) for person in persons(connection, scope, slots)}
     return Hashed(leaves, gone)
 
 
-def mark_hashed(connection: Connection, scope: Scope, n: int, slots: int, erased: Sequence[int]) -> None:
-    """Note that epoch ``n`` hashed the first ``slots`` slots as they were when it was read.
+def mark_erased(connection: Connection, scope: Scope, n: int, slots: Sequence[int]) -> None:
+    """Note that epoch ``n`` gave these slots, of erased customers, a random leaf.
 
-    A customer made since has a higher slot. One erased since is not among ``erased`` and no longer among the living:
-    its slot stays unhashed, and the next epoch gives it a random leaf.
+    One erased since the epoch was read is not among them: the next epoch gives its slot a random leaf.
     """
-    connection.execute(_HASHED_LIVING, {"t": scope.plane, "n": n, "slots": slots})
-    if erased:
-        connection.execute(_HASHED_ERASED, [{"t": scope.plane, "n": n, "of_slot": slot} for slot in erased])
+    if slots:
+        connection.execute(_HASHED_ERASED, [{"t": scope.plane, "n": n, "of_slot": slot} for slot in slots])
 
 
 def _open_period(tree_id: str, period: str, unit: str, size: int, root: bytes, total: str) -> OpenPeriod:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from struct import Struct
 
 HASH_SIZE = 32
+_ONE_HASH = Struct(f"{HASH_SIZE}s")
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 STORED_LEVELS = (8, 16, 24)
 """Levels whose complete subtrees a store keeps, so that any sibling is a fold of at most 256 hashes per level."""
@@ -41,7 +43,7 @@ def split_hashes(joined: bytes) -> list[bytes]:
     """Cut concatenated hashes (a stored frontier or path) into a list; a part that is left over is a ``ValueError``."""
     if len(joined) % HASH_SIZE:
         raise ValueError("not a whole number of hashes")
-    return [joined[i : i + HASH_SIZE] for i in range(0, len(joined), HASH_SIZE)]
+    return [found for (found,) in _ONE_HASH.iter_unpack(joined)]
 
 
 def push(frontier: list[bytes], size: int, hashes: Iterable[bytes], on_subtree: OnSubtree | None = None) -> int:
@@ -109,9 +111,9 @@ def frontier_root(frontier: Sequence[bytes]) -> bytes:
     """Return the root of the tree that ``frontier`` stands for."""
     if not frontier:
         return EMPTY_ROOT
-    h = frontier[-1]
-    for left in reversed(frontier[:-1]):
-        h = node_hash(left, h)
+    sha256, h = hashlib.sha256, frontier[-1]
+    for left in frontier[-2::-1]:
+        h = sha256(b"\x01" + left + h).digest()
     return h
 
 

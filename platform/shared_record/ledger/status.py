@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import BindParameter, Connection, bindparam, func, select
 
 from shared_record.db.engine import Database
-from shared_record.db.schema import checkpoint, former_log, job, log, period_tree
+from shared_record.db.schema import awaits_epoch, checkpoint, former_log, job, log, period_tree
 from shared_record.db.scope import Scope
 from shared_record.errors import UnavailableError
 from shared_record.ledger.locks import LockStore
@@ -32,13 +32,7 @@ _BODY = select(checkpoint.c.body).where(checkpoint.c.tenant_id == _T, checkpoint
 _BEHIND = (
     select(func.count())
     .select_from(period_tree)
-    .where(
-        period_tree.c.tenant_id == _T,
-        period_tree.c.status != "erased",
-        (period_tree.c.size > period_tree.c.vsize)
-        | (period_tree.c.vsize > period_tree.c.psize)
-        | (period_tree.c.status == "closing"),
-    )
+    .where(period_tree.c.tenant_id == _T, period_tree.c.status != "erased", awaits_epoch)
 )
 _JOB = select(job.c.holder, job.c.lease_until, job.c.failures, job.c.last_error).where(
     job.c.tenant_id == _T, job.c.kind == bindparam("kind")

@@ -28,6 +28,7 @@ from shared_record.db.schema.hosts import host
 from shared_record.db.schema.jobs import job
 from shared_record.db.schema.ledger import (
     anchor,
+    awaits_epoch,
     breakdown,
     checkpoint,
     day_counter,
@@ -51,6 +52,7 @@ __all__ = [
     "anchor",
     "api_key",
     "audit_event",
+    "awaits_epoch",
     "breakdown",
     "challenge",
     "checkpoint",

@@ -237,6 +237,7 @@ audit_event = Table(
         "tenant_id",
         "customer_id",
         "at",
+        "event_id",
         sqlite_where=text("customer_id IS NOT NULL"),
         postgresql_where=text("customer_id IS NOT NULL"),
     ),

@@ -110,7 +110,7 @@ tenant_manifest = Table(
 """The values of ``tenants/<slug>.toml`` as last applied: what tells an edit of the file from drift in the database."""
 
 NEXT_HEAD = text("next_head IS NOT NULL")
-UNHASHED = text("slot_epoch IS NULL")
+GONE = text("slot_epoch IS NULL AND sealed_key IS NULL")
 
 customer = Table(
     "customer",
@@ -140,12 +140,12 @@ customer = Table(
     UniqueConstraint("tenant_id", "external_id"),
     UniqueConstraint("tenant_id", "slot"),
     Index("ix_customer_next_head", "tenant_id", "slot", sqlite_where=NEXT_HEAD, postgresql_where=NEXT_HEAD),
-    Index("ix_customer_unhashed", "tenant_id", "slot", sqlite_where=UNHASHED, postgresql_where=UNHASHED),
+    Index("ix_customer_gone", "tenant_id", "slot", sqlite_where=GONE, postgresql_where=GONE),
     within_tenant(table="tenant"),
     info=PLANE,
 )
 """``home_host``, ``policy``, ``unit`` and ``language`` are the customer's own; null means the tenant's. ``head`` is the
 part of the customer's head that only its own deltas and closes change, as of the newest published epoch; ``next_head``
 replaces it from the next epoch on, after a period was closed. ``head_epoch`` is the epoch that last stated this
-customer's periods; ``slot_epoch`` is null from when the customer is made or erased until an epoch has hashed its slot.
-``sealed_key`` is null once erased."""
+customer's periods; ``sealed_key`` is null once erased; ``slot_epoch`` is null from then until an epoch has given its
+slot a random leaf."""
