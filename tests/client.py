@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
+from functools import cache
 from html import unescape
 from typing import Any
 
 from werkzeug.test import Client, TestResponse
 
 from shared_record.app import create_app
+from shared_record.hooks.loader import Plugins, load_plugins
 from shared_record.settings import Settings
 from world import Shop
 
@@ -43,8 +46,8 @@ class Visitor:
         )
         for line in response.headers.getlist("Set-Cookie"):
             name, _, rest = line.partition("=")
-            value = rest.partition(";")[0]
-            if "Max-Age=0" in line or "1970" in line:
+            value, _, attributes = rest.partition(";")
+            if "Max-Age=0" in attributes or "1970" in attributes:  # a random name or value may hold these digits
                 jar.pop(name, None)
             else:
                 jar[name] = value
@@ -68,7 +71,13 @@ class Visitor:
 
 def serve(shop: Shop, **settings: Any) -> Any:
     """Return the application over a test tenant's database."""
-    return create_app(Settings(port=PORT, **settings), keys=shop.keys, db=shop.db, clock=shop.clock)
+    plugins = deepcopy(_plugins())
+    return create_app(Settings(port=PORT, **settings), keys=shop.keys, db=shop.db, clock=shop.clock, plugins=plugins)
+
+
+@cache
+def _plugins() -> Plugins:
+    return load_plugins()
 
 
 def url_of(shop: Shop, customer: str, host: str | None = None) -> str:

@@ -50,7 +50,7 @@ def test_each_stacked_window_has_its_own_limit(throttle: Throttle, key: str, win
     assert allowed(throttle, STEP_UP[window:], "net", key) == most
 
 
-def test_networks_links_and_purposes_are_counted_apart(throttle: Throttle, key: str) -> None:
+def test_z06_networks_links_and_purposes_are_counted_apart(throttle: Throttle, key: str) -> None:
     assert allowed(throttle, STEP_UP, "net", key) == 5
     assert allowed(throttle, STEP_UP, "other net", key) == 5
     assert allowed(throttle, STEP_UP, "net", key + "2") == 5
@@ -124,7 +124,7 @@ def test_a_burst_then_the_rate(throttle: Throttle, key: str) -> None:
 def test_what_is_spent_comes_back(throttle: Throttle, key: str) -> None:
     rate = Rate(1_000, 1)
     assert throttle.spend(rate, key).allowed
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + 60
     while not throttle.spend(rate, key).allowed:
         assert time.monotonic() < limit
 
@@ -149,7 +149,7 @@ def test_parallel_requests_do_not_beat_the_rate(throttle: Throttle, key: str) ->
     burst=st.integers(1, 50),
     gaps=st.lists(st.integers(0, 2_000_000), min_size=1, max_size=80),
 )
-def test_over_any_time_no_more_is_allowed_than_burst_and_rate_give(rate: int, burst: int, gaps: list[int]) -> None:
+def test_g15_over_any_time_no_more_is_allowed_than_burst_and_rate_give(rate: int, burst: int, gaps: list[int]) -> None:
     now, back_at, allowed = 0.0, 0.0, []
     for gap in gaps:
         now += gap

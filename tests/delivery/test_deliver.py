@@ -195,7 +195,7 @@ def test_an_endpoint_gets_nothing_from_before_it_was_made_or_while_it_is_disable
         assert len(other.received) == 1
 
 
-def test_a_secret_that_was_rotated_signs_too_for_24_hours(post: Post, receiver: Receiver) -> None:
+def test_w05_a_secret_that_was_rotated_signs_too_for_24_hours(post: Post, receiver: Receiver) -> None:
     endpoint, old = post.endpoint(receiver.url, "customer.created")
     with post.shop.db.write(post.shop.scope) as connection:
         new = webhooks.rotate_secret(connection, post.shop.keys, post.shop.clock, post.shop.scope, endpoint.endpoint_id)
@@ -219,7 +219,7 @@ def test_a_secret_that_was_rotated_signs_too_for_24_hours(post: Post, receiver: 
 # --- Failures --------------------------------------------------------------------------------------------------------
 
 
-def test_W06_a_failed_delivery_is_tried_again_for_75_hours_and_then_no_more(post: Post, receiver: Receiver) -> None:
+def test_w06_a_failed_delivery_is_tried_again_for_75_hours_and_then_no_more(post: Post, receiver: Receiver) -> None:
     receiver.answer = 500
     post.endpoint(receiver.url, "customer.created")
     post.shop.record("cust_a", "1")
@@ -249,7 +249,7 @@ def test_jitter_spreads_attempts_and_never_prolongs_the_wait(post: Post) -> None
     assert all(RETRIES[2] * 0.9 <= one <= RETRIES[2] for one in waits)
 
 
-def test_W06_410_disables_the_endpoint_and_nothing_more_is_sent(post: Post, receiver: Receiver) -> None:
+def test_w06_410_disables_the_endpoint_and_nothing_more_is_sent(post: Post, receiver: Receiver) -> None:
     receiver.answer = 410
     endpoint, _ = post.endpoint(receiver.url, "customer.created")
     for name in ("cust_a", "cust_b", "cust_c"):
@@ -306,7 +306,7 @@ def test_a_dead_endpoint_is_not_flooded_and_catches_up_in_order_when_it_is_back(
     assert {state for state, _ in states(post)} == {"DELIVERED"}
 
 
-def test_an_endpoint_that_accepts_nothing_for_75_hours_is_disabled(post: Post, receiver: Receiver) -> None:
+def test_w06_an_endpoint_that_accepts_nothing_for_75_hours_is_disabled(post: Post, receiver: Receiver) -> None:
     receiver.answer = 500
     endpoint, _ = post.endpoint(receiver.url, "customer.created")
     post.shop.record("cust_a", "1")
@@ -318,7 +318,7 @@ def test_an_endpoint_that_accepts_nothing_for_75_hours_is_disabled(post: Post, r
     assert timedelta(hours=75) == deliver.LONGEST_PAUSE * deliver.GIVE_UP
 
 
-def test_a_slow_endpoint_does_not_hold_up_the_others(post: Post, receiver: Receiver) -> None:
+def test_g15_a_slow_endpoint_does_not_hold_up_the_others(post: Post, receiver: Receiver) -> None:
     release = threading.Event()
 
     def slow(handler, _received) -> None:
@@ -345,6 +345,27 @@ def test_a_slow_endpoint_does_not_hold_up_the_others(post: Post, receiver: Recei
             release.set()
             stop.set()
             worker.join()
+
+
+def test_w06_no_delivery_holds_a_link_or_a_code(post: Post, receiver: Receiver) -> None:
+    shop = post.shop
+    post.endpoint(receiver.url, *EVENTS)
+    shop.record("cust_a", "1")
+    made, code = shop.link("cust_a"), shop.code("cust_a")
+    with shop.db.write(shop.scope) as connection:
+        connection.execute(link.update().where(link.c.tenant_id == shop.scope.plane).values(tries=9))
+    visitor = Visitor(serve(shop))
+    visitor.unlock(url_of(shop, "cust_a"), "AAAAAA")
+    visitor.unlock(url_of(shop, "cust_a"), code)
+    now = shop.clock.now()
+    post.timed(issue_receipt, made.customer_id, now.replace(day=1, hour=0), now + timedelta(days=1))
+    shop.checkpoint()
+    post.send()
+    assert len({one.document["event"] for one in receiver.received}) >= 4
+    for sent in receiver.received:
+        told = sent.body.decode() + repr(sent.headers)
+        assert made.handle not in told.lower()
+        assert code not in told
 
 
 # --- Sending again by hand -------------------------------------------------------------------------------------------
@@ -504,7 +525,7 @@ def test_an_event_is_told_once_per_customer_and_day(post: Post, receiver: Receiv
     assert post.send() == 1
 
 
-def test_W06_a_worker_that_was_overtaken_writes_nothing(post: Post, receiver: Receiver) -> None:
+def test_w06_a_worker_that_was_overtaken_writes_nothing(post: Post, receiver: Receiver) -> None:
     """Its lease ran out while it sent; whoever took over sends the same events again, under the same ids."""
     post.endpoint(receiver.url, "customer.created")
     post.shop.record("cust_a", "1")

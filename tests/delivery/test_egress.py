@@ -97,7 +97,7 @@ def send(egress: Egress, url: str) -> int:
 
 
 @pytest.mark.parametrize("text", NOT_PUBLIC)
-def test_W01_W03_no_address_that_is_not_public_may_be_reached(text: str, canary: Canary) -> None:
+def test_w01_w03_no_address_that_is_not_public_may_be_reached(text: str, canary: Canary) -> None:
     host = f"[{text}]" if ":" in text else text
     with pytest.raises(InvalidInputError):
         Egress().check(f"https://{host}/")
@@ -118,7 +118,7 @@ def test_public_addresses_are_not_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("host", SPELLINGS)
-def test_W03_odd_spellings_of_hosts_are_refused_before_anything_is_resolved(host: str, canary: Canary) -> None:
+def test_w03_odd_spellings_of_hosts_are_refused_before_anything_is_resolved(host: str, canary: Canary) -> None:
     def resolve(*_: object) -> list[str]:
         raise AssertionError("resolved")
 
@@ -151,12 +151,12 @@ def test_W03_odd_spellings_of_hosts_are_refused_before_anything_is_resolved(host
         "https://example.com/" + "a" * 2_000,
     ],
 )
-def test_W01_only_https_on_its_ports_is_accepted(url: str) -> None:
+def test_w01_only_https_on_its_ports_is_accepted(url: str) -> None:
     with pytest.raises(InvalidInputError):
         Egress().check(url)
 
 
-def test_W02_300_answers_of_which_one_address_is_not_public_are_refused_whole(canary: Canary) -> None:
+def test_w02_300_answers_of_which_one_address_is_not_public_are_refused_whole(canary: Canary) -> None:
     refused = 0
     mixes = itertools.product(NOT_PUBLIC, PUBLIC, range(2))
     for bad, good, order in itertools.islice(mixes, 0, None, 2):
@@ -168,7 +168,7 @@ def test_W02_300_answers_of_which_one_address_is_not_public_are_refused_whole(ca
     assert canary.reached == []
 
 
-def test_W02_a_name_is_resolved_once_and_the_connection_goes_to_that_address(receiver: Receiver) -> None:
+def test_w02_a_name_is_resolved_once_and_the_connection_goes_to_that_address(receiver: Receiver) -> None:
     """A resolver that answers with another address each time, as one with a TTL of nought does."""
     asked: list[str] = []
 
@@ -187,7 +187,7 @@ def test_W02_a_name_is_resolved_once_and_the_connection_goes_to_that_address(rec
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "unknown"), TimeoutError(), UnicodeError("label")], ids=repr)
-def test_W02_where_resolving_fails_nothing_is_sent(error: Exception, canary: Canary) -> None:
+def test_w02_where_resolving_fails_nothing_is_sent(error: Exception, canary: Canary) -> None:
     def resolve(*_: object) -> list[str]:
         raise error
 
@@ -198,7 +198,7 @@ def test_W02_where_resolving_fails_nothing_is_sent(error: Exception, canary: Can
     assert canary.reached == []
 
 
-def test_W02_a_resolver_that_does_not_answer_is_given_up() -> None:
+def test_w02_a_resolver_that_does_not_answer_is_given_up() -> None:
     release = threading.Event()
     egress = Egress(resolve=lambda *_: [str(release.wait(20))], deadline=0.2)
     begun = time.monotonic()
@@ -209,7 +209,7 @@ def test_W02_a_resolver_that_does_not_answer_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_W04_a_redirect_is_an_answer_and_is_not_followed(status: int, egress: Egress) -> None:
+def test_w04_a_redirect_is_an_answer_and_is_not_followed(status: int, egress: Egress) -> None:
     def redirect(handler, _received) -> None:
         handler.send_response(status)
         handler.send_header("Location", "/elsewhere")
@@ -221,7 +221,7 @@ def test_W04_a_redirect_is_an_answer_and_is_not_followed(status: int, egress: Eg
         assert [one.path for one in receiver.received] == ["/hooks"]
 
 
-def test_W04_proxies_and_netrc_of_the_environment_are_not_used(
+def test_w04_proxies_and_netrc_of_the_environment_are_not_used(
     receiver: Receiver, egress: Egress, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with receiving() as proxy:
@@ -235,7 +235,7 @@ def test_W04_proxies_and_netrc_of_the_environment_are_not_used(
     assert "authorization" not in receiver.received[0].headers
 
 
-def test_W04_an_answer_is_read_up_to_8_KiB_and_not_decoded(egress: Egress) -> None:
+def test_w04_an_answer_is_read_up_to_8_KiB_and_not_decoded(egress: Egress) -> None:
     def huge(handler, _received) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", str(1 << 40))
@@ -250,7 +250,7 @@ def test_W04_an_answer_is_read_up_to_8_KiB_and_not_decoded(egress: Egress) -> No
         assert time.monotonic() - begun < 5
 
 
-def test_W04_endless_headers_are_refused(egress: Egress) -> None:
+def test_w04_endless_headers_are_refused(egress: Egress) -> None:
     def endless(handler, _received) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
         while True:
@@ -263,7 +263,7 @@ def test_W04_endless_headers_are_refused(egress: Egress) -> None:
 @pytest.mark.parametrize(
     "drip", [b"", b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"], ids=["none", "head", "body"]
 )
-def test_W04_an_answer_that_comes_byte_by_byte_does_not_last_longer_than_the_deadline(drip: bytes) -> None:
+def test_w04_an_answer_that_comes_byte_by_byte_does_not_last_longer_than_the_deadline(drip: bytes) -> None:
     done = threading.Event()
 
     def slow(handler, _received) -> None:
@@ -336,7 +336,7 @@ def certificate(folder: Path, name: str) -> Path:
     return path
 
 
-def test_W01_tls_names_the_host_and_its_certificate_must_fit(tmp_path: Path) -> None:
+def test_w01_tls_names_the_host_and_its_certificate_must_fit(tmp_path: Path) -> None:
     path = certificate(tmp_path, "hooks.example")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(path)
@@ -355,7 +355,7 @@ def test_W01_tls_names_the_host_and_its_certificate_must_fit(tmp_path: Path) -> 
         assert len(receiver.received) == 1
 
 
-def test_the_deny_table_leaves_of_ipv6_only_global_unicast() -> None:
+def test_w03_the_deny_table_leaves_of_ipv6_only_global_unicast() -> None:
     denied = [network for network in module.DENIED if network.version == 6]
     outside = [text for text in NOT_PUBLIC if ":" in text]
     assert all(any(ipaddress.ip_address(text) in network for network in denied) for text in outside)

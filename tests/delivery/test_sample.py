@@ -12,7 +12,7 @@ from shared_record.delivery.events import EVENTS
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "webhooks.md"
 
 
-def test_the_code_of_the_reference_accepts_what_is_sent_and_nothing_else(
+def test_w05_the_code_of_the_reference_accepts_what_is_sent_and_nothing_else(
     post: Post, receiver: Receiver, monkeypatch
 ) -> None:
     [source] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -12,17 +12,17 @@ BODY = b'{"event":"delta.verified","data":{"delta":-5}}'
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-def test_W05_the_pacspace_family_is_keyed_with_the_whole_secret() -> None:
+def test_w05_the_pacspace_family_is_keyed_with_the_whole_secret() -> None:
     expected = hmac.new(SECRET.encode(), b"1700000000." + BODY, hashlib.sha256).hexdigest()
     assert signing.pacspace_signature(SECRET, 1_700_000_000, BODY) == f"v1={expected}"
 
 
-def test_W05_the_standard_family_agrees_with_the_vector_of_its_reference_libraries() -> None:
+def test_w05_the_standard_family_agrees_with_the_vector_of_its_reference_libraries() -> None:
     found = signing.standard_signature(SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
     assert found == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_W05_two_signatures_while_a_secret_is_rotated_the_current_one_first() -> None:
+def test_w05_two_signatures_while_a_secret_is_rotated_the_current_one_first() -> None:
     fresh = signing.new_secret()
     headers = signing.headers([fresh, SECRET], "customer.created", "evt_1", 1_700_000_000, BODY)
     assert headers["X-PacSpace-Signature"].split(",") == [

@@ -82,7 +82,7 @@ def test_n01_calls_that_hang_take_the_places_of_their_own_method_and_tenant_only
     assert caller.call("hangs", "other", 2, lambda: 5) == 5
     assert caller.call("other", "t", 2, lambda: 5) == 5
     release.set()
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + 60
     while True:
         try:
             assert caller.call("hangs", "t", 1, lambda: 5) == 5

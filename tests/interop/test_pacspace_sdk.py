@@ -52,7 +52,7 @@ def demo(tmp_path: Path, database_url: str) -> Iterator[Demo]:
     if database_url.startswith("sqlite"):
         database_url = ""
     server = Demo(tmp_path / "demo", database_url, variables={"SHARED_RECORD_EGRESS_ALLOW": "127.0.0.0/8"})
-    with server.running():
+    with server.running("--no-seed"):
         yield server
 
 

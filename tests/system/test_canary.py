@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -64,7 +65,7 @@ def test_l06_a12_no_handle_code_or_cookie_is_in_any_log_or_row(
     folder.mkdir()
     db = Database(f"sqlite:///{folder}/shared-record.sqlite3")
     db.dispose()
-    Path(database_url.removeprefix("sqlite:///")).rename(folder / "shared-record.sqlite3")
+    shutil.move(database_url.removeprefix("sqlite:///"), folder / "shared-record.sqlite3")
     shop: Shop = open_shop(db, keys, SystemClock(), tmp_path)  # type: ignore[arg-type]
     other = open_shop(db, keys, SystemClock(), tmp_path, slug="other", hosts=("usage.other.localhost",))  # type: ignore[arg-type]
     shop.record("cust_a", "1")

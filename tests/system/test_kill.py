@@ -171,7 +171,7 @@ def note(journal: Journal, answers: list[Accepted]) -> None:
 def finish(shop: Shop) -> None:
     """Let a worker that nobody kills do what is left."""
     worker = Worker(shop.db, shop.keys, shop.clock, shop.locks, 0)
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 120
     while uncovered(shop):
         assert time.monotonic() < limit
         worker.run_once()

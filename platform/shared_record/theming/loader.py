@@ -11,8 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType
 
-from jinja2 import ChoiceLoader, DictLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BytecodeCache, ChoiceLoader, DictLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 
 from shared_record.errors import ConfigurationError
 from shared_record.languages import LANGUAGES, direction, gettext, ngettext, spoken
@@ -138,6 +140,7 @@ def environment(
         lstrip_blocks=True,
         keep_trailing_newline=True,
         extensions=["jinja2.ext.i18n"],
+        bytecode_cache=_COMPILED,
     )
     made.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
     made.globals.update(spoken=spoken, direction=direction, languages=LANGUAGES)
@@ -145,6 +148,25 @@ def environment(
         pictures, url = theme.pictures, picture_url
         made.globals["theme_file"] = lambda name: url(pictures[name])
     return made
+
+
+class _Compiled(BytecodeCache):
+    """Compiled templates, by name and source: themes share the core's, which is compiled once and not per theme."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], CodeType] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Fill in what is known of a template; Jinja compiles it where nothing is."""
+        bucket.code = self._known.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep what Jinja compiled."""
+        if bucket.code is not None:
+            self._known[bucket.key, bucket.checksum] = bucket.code
+
+
+_COMPILED = _Compiled()
 
 
 def _folders(root: Path) -> list[Path]:
