@@ -70,6 +70,10 @@ SETTINGS = {
     ),
     "smtp_password": ("Text", "The password for the mail server."),
     "mail_from": ("Text", "The sender of every mail, such as `Acme Records <records@acme.example>`."),
+    "report_to": (
+        "Text",
+        "An e-mail or `https://` address where readers report a page that poses as somebody else's; in every footer.",
+    ),
     "web_threads": ("Number", "Threads of each web process."),
     "web_processes": ("Number", "Web processes."),
     "checkpoint_seconds": ("Number", "Least time between two checkpoints of a log. A tenant file can set its own."),

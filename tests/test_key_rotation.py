@@ -101,7 +101,7 @@ def opens(shop: Shop, url: str, code: str) -> bool:
 # --- Rotate ----------------------------------------------------------------------------------------------------------
 
 
-def test_printed_links_and_codes_keep_working_and_new_versions_use_the_new_key(shop: Shop, key: Key) -> None:
+def test_z03_printed_links_and_codes_keep_working_and_new_versions_use_the_new_key(shop: Shop, key: Key) -> None:
     shop.record("cust_a", "5")
     link, code = shop.link("cust_a"), shop.code("cust_a")
     old = shop.keys

@@ -135,7 +135,7 @@ def test_z05_what_is_sealed_opens_for_no_other_tenant_row_or_column() -> None:
 
 
 @given(st.data())
-def test_a_changed_or_cut_seal_does_not_open(data: st.DataObject) -> None:
+def test_z05_a_changed_or_cut_seal_does_not_open(data: st.DataObject) -> None:
     sealed = bytearray(RING.seal(b"secret", tenant=TENANT, place="p"))
     if data.draw(st.booleans()):
         sealed[data.draw(st.integers(0, len(sealed) - 1))] ^= 1 << data.draw(st.integers(0, 7))

@@ -84,11 +84,27 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones(name: str) -> Non
         ("TRUSTED_PROXIES", "10.0.0.1/8"),
         ("PLATFORM_HOSTS", " , "),
         ("DATA_DIR", ""),
+        ("REPORT_TO", "javascript:alert(1)"),
+        ("REPORT_TO", "http://records.example"),
+        ("REPORT_TO", "records.example"),
     ],
 )
 def test_a_value_that_cannot_be_read_names_the_setting(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^SHARED_RECORD_{name}="):
         load_settings({f"SHARED_RECORD_{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("", ""),
+        ("abuse@records.example", "mailto:abuse@records.example"),
+        ("mailto:abuse@records.example", "mailto:abuse@records.example"),
+        (" https://records.example/report ", "https://records.example/report"),
+    ],
+)
+def test_a_page_is_reported_to_an_address_of_mail_or_the_web(value: str, url: str) -> None:
+    assert load_settings({"SHARED_RECORD_REPORT_TO": value}).report_to == url
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))

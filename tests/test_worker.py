@@ -166,7 +166,7 @@ def test_without_the_lock_store_intake_goes_on_and_the_worker_tries_again(shop: 
     assert (state(shop, first), state(shop, second), log_of(shop).halted) == ("verified", "verified", None)
 
 
-def test_a_broken_tenant_does_not_hold_up_another(
+def test_g15_a_broken_tenant_does_not_hold_up_another(
     shop: Shop, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = open_shop(shop.db, shop.keys, shop.clock, tmp_path, slug="zeta", hosts=("usage.zeta.localhost",))

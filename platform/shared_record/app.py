@@ -232,7 +232,12 @@ def _failed(error: Exception) -> Response:
         return page
     if isinstance(error, (*_DATABASE_GONE, UnavailableError)):
         _log.error("unavailable: %s", type(error).__name__)
-        return problem(_("The record cannot be shown now"), _("Nothing is lost. Try again in a moment."), 503, 5)
+        return problem(
+            _("The record cannot be shown now"),
+            _("Nothing is lost. Try again in a moment. Downloaded receipts can still be checked offline."),
+            503,
+            5,
+        )
     if isinstance(error, SharedRecordError):
         return problem(_("This request cannot be answered"), error.message, 400)
     reference = secrets.token_hex(4).upper()

@@ -61,6 +61,15 @@ def period_of(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m")
 
 
+def is_month(text: str) -> bool:
+    """Tell whether ``text`` is a month ``YYYY-MM`` that ``period_bounds`` takes."""
+    try:
+        period_bounds(text)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
 def period_bounds(period: str) -> tuple[datetime, datetime]:
     """Return the half-open UTC interval ``[start, end)`` of the month ``YYYY-MM``; else ``ValueError``."""
     if not _PERIOD.fullmatch(period):

@@ -31,7 +31,7 @@ class Settings:
     ``trusted_proxies``: networks whose forwarding headers are believed, one hop. ``egress_allow``: networks that
     webhooks and sign-in may reach although they are not public, there also by plain http and on any port.
     ``smtp_url``: the mail server (``delivery.mail``); without one, an installation with SQLite prints mails.
-    ``mail_from``: their sender.
+    ``mail_from``: their sender. ``report_to``: whom readers tell of a page that poses as somebody else's, as a URL.
     """
 
     data_dir: Path = Path("shared-record-data")
@@ -50,6 +50,7 @@ class Settings:
     smtp_url: str = field(default="", repr=False)
     smtp_password: str = field(default="", repr=False)
     mail_from: str = ""
+    report_to: str = ""
     web_threads: int = 4
     web_processes: int = 1
     checkpoint_seconds: float = 10.0
@@ -146,12 +147,21 @@ def _parse(name: str, key: str, raw: str) -> Any:
                 raise ValueError("it is empty")
             case "trusted_proxies" | "egress_allow":
                 return tuple(ipaddress.ip_network(part.strip()) for part in raw.split(",") if part.strip())
+            case "report_to":
+                return _report_url(raw.strip())
             case "public_scheme" if raw not in ("http", "https"):
                 raise ValueError("expected http or https")
             case _:
                 return raw
     except ValueError as error:
         raise ConfigurationError(f"{name}={raw!r} cannot be read: {error}.") from error
+
+
+def _report_url(text: str) -> str:
+    url = f"mailto:{text}" if "@" in text and ":" not in text else text
+    if url and not url.startswith(("https://", "mailto:")):
+        raise ValueError("expected an e-mail address or an https:// address")
+    return url
 
 
 def _within(number: N, least: N, most: N) -> N:

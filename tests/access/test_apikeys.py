@@ -96,7 +96,7 @@ def change(shop: Shop, table: Any, *where: Any, **values: Any) -> None:
         connection.execute(table.update().where(table.c.tenant_id == shop.scope.plane, *where).values(**values))
 
 
-def test_a_revoked_key_is_refused_at_once_and_others_are_not(shop: Shop) -> None:
+def test_g01_a_revoked_key_is_refused_at_once_and_others_are_not(shop: Shop) -> None:
     gone, stays = shop.api_key(), shop.api_key()
     authenticate(shop.db, shop.clock, gone)
     change(shop, api_key, api_key.c.public_id == gone[8:24], revoked_at=shop.clock.now())
@@ -227,7 +227,7 @@ def test_revoking_is_immediate_audited_and_may_be_repeated(shop: Shop) -> None:
     assert [event for event, _ in events(shop)] == ["key.created", "key.revoked"]
 
 
-def test_new_keys_neither_see_codes_nor_change_access_unless_asked_to(shop: Shop) -> None:
+def test_g02_new_keys_neither_see_codes_nor_change_access_unless_asked_to(shop: Shop) -> None:
     row = authenticate(shop.db, shop.clock, shop.api_key())
     assert set(SCOPES) - set(row.scopes) == {CODE_REVEAL, ACCESS_MANAGE}
     assert authenticate(shop.db, shop.clock, shop.api_key(scopes=[CODE_REVEAL])).scopes == [CODE_REVEAL]

@@ -161,6 +161,13 @@ def test_wrong_tries_start_again(shop: Shop, what: str) -> None:
         assert sorted(tries) == [0, 100]
 
 
+def test_d07_a_host_name_tells_of_no_customer(shop: Shop) -> None:
+    """Anybody can read the names for which certificates were made."""
+    made = shop.link("cust_a")
+    assert made.host in shop.hosts
+    assert made.path == f"/c/{made.handle}"
+
+
 def test_rotating_the_code_keeps_the_link_and_counts_versions(shop: Shop) -> None:
     handle = shop.link("cust_a").handle
     codes = [shop.code("cust_a"), change(shop, "rotate"), change(shop, "rotate")]

@@ -114,6 +114,20 @@ def test_a_right_code_opens_and_gives_the_tries_back(shop: Shop) -> None:
     assert (events.count("stepup.failed"), events.count("session.issued")) == (3, 1)
 
 
+def test_what_is_left_of_the_tries_is_told_to_the_one_who_has_them(shop: Shop) -> None:
+    throttle = Throttle()
+    left = [attempt(shop, {"code": "WRONG2"}, throttle=throttle) for _ in range(3)]
+    assert [one.tries_left for one in left if isinstance(one, NotOpened)] == [4, 3, 2]
+    elsewhere = attempt(shop, {"code": "WRONG2"}, throttle=throttle, client="198.51.100.1")
+    assert isinstance(elsewhere, NotOpened)
+    assert elsewhere.tries_left == 4
+    opened = attempt(shop, {"code": shop.code("cust_a")}, throttle=throttle)
+    assert isinstance(opened, Opened)
+    trusted = attempt(shop, {"code": "WRONG2"}, throttle=throttle, device=opened.device or "")
+    assert isinstance(trusted, NotOpened)
+    assert trusted.tries_left == 4
+
+
 def test_a04_sixty_four_guessers_evaluate_exactly_the_cap(shop: Shop) -> None:
     Probe.evaluated = []
     visit, step_up = seen(shop), engine(shop, Probe, throttle=Unlimited())

@@ -1,4 +1,4 @@
-"""A receipt in a frame, in Chromium: on the sites that the tenant named, and on no other (T05, T06)."""
+"""A receipt in a frame, in Chromium: on the sites that the tenant named, and on no other (T05 to T07)."""
 
 from __future__ import annotations
 
@@ -86,4 +86,20 @@ def test_t05_no_site_shows_anything_else(shop: Shop, browser: Chromium, receipt:
         for parent in (NAMED, "https://evil.example"):
             shown = framed(page, parent, inside)
             assert "refused to connect" in shown or shown == "Forbidden", (parent, inside, shown)
+    page.close()
+
+
+def test_t07_a_framed_receipt_sends_no_message_and_heeds_none(browser: Chromium, receipt: str) -> None:
+    page = browser.new_page()
+    listening = "<script>heard = []; addEventListener('message', one => heard.push(one.data))</script>"
+    assert "12.25" in framed(page, NAMED, receipt, listening + "<iframe src='{}'></iframe>")
+    inside = page.frames[-1]
+    before = (inside.url, inside.content())
+    page.evaluate("""() => {
+      const sent = ["close", "<img src=x>", { type: "resize", height: 1 }, { type: "navigate", url: "//evil.example" }];
+      for (const one of sent) frames[0].postMessage(one, "*");
+    }""")
+    page.wait_for_timeout(300)
+    assert (inside.url, inside.content()) == before
+    assert page.evaluate("heard") == []
     page.close()

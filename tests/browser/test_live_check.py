@@ -149,16 +149,14 @@ def test_a_server_that_lies_about_a_figure_does_not_match(chromium: Chromium, de
     person = verified(demo, "browser-lie")
     with verify_page(chromium, person) as opened:
         page = opened.page
-        shown = page.evaluate(
-            "async () => (await fetch(document.querySelector('#live').dataset.base + '.json')).json()"
-        )
+        shown = page.evaluate("async () => (await fetch(document.querySelector('#live').dataset.figures)).json()")
         shown["data"]["total"] = "13.25"
         page.route("**/c/*.json", lambda route: route.fulfill(json=shown))
         text = again(opened)
         assert DIFFERS in text
         assert "the record page shows a total of 13.25" in text
         page.unroute("**/c/*.json")
-        page.route("**/proof", lambda route: route.abort())
+        page.route("**/proof?*", lambda route: route.abort())
         text = again(opened)
         assert UNKNOWN in text
         assert "the server could not be reached" in text
@@ -219,3 +217,21 @@ def test_the_check_is_reached_from_the_first_page(chromium: Chromium, demo: Demo
         opened.page.get_by_role("link", name="Check it").click()
         opened.page.wait_for_url("**/verify")
         assert MATCHES in finished(opened)
+
+
+def test_a_past_period_is_checked_from_its_own_page(chromium: Chromium, demo: Demo) -> None:
+    person = demo.seeded("acme")
+    with tab(chromium, person.url) as opened:
+        unlock_by_keyboard(opened, person)
+        page = opened.page
+        page.goto(f"{person.url}/periods")
+        past = page.locator("tbody tr").nth(1).get_by_role("link").first
+        month = past.inner_text()
+        past.click()
+        page.get_by_role("link", name="Check it").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(f"Check this record: {month}")
+        text = finished(opened)
+        assert MATCHES in text
+        assert f"records of {month} with a total of" in text
+        assert "The record page shows the same count and total." in text
+        opened.check()

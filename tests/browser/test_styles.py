@@ -23,6 +23,8 @@ NAMES = list(samples.all_pages())
 WITH_SHELL = [name for name, page in samples.all_pages().items() if page.shell is not None]
 
 LARGE_TEXT = "html { font-size: 200% }"
+LARGE_ON_A_PHONE = 180
+"""Letters twice as large on a phone leave half of its 360 pixels."""
 SPACED_TEXT = """* { line-height: 1.5 !important; letter-spacing: 0.12em !important; word-spacing: 0.16em !important }
 p { margin-block-end: 2em !important }"""  # WCAG 2.2, 1.4.12
 TARGETS = "a[href], button, input:not([type=hidden]), select, summary"
@@ -45,6 +47,7 @@ FRAMELESS = f"""() => [...document.querySelectorAll("{FIELDS}")].filter(one => {
   const style = getComputedStyle(one);
   return style.borderTopStyle === "none" || parseFloat(style.borderTopWidth) < 1;
 }}).map(one => one.outerHTML)"""
+ATTRIBUTION = "Recorded by Acme Cloud. Can be checked independently. This page comes from usage.acme.example."
 FOOTER = """() => {
   const footer = document.querySelector("body > footer"), box = footer.getBoundingClientRect();
   footer.scrollIntoView();
@@ -76,9 +79,11 @@ def window(chromium: Chromium) -> Iterator[Page]:
     context.close()
 
 
-def each_page(window: Page, folder: Path, scheme: Scheme, widths: tuple[int, ...]) -> Iterator[str]:
+def each_page(
+    window: Page, folder: Path, scheme: Scheme, widths: tuple[int, ...], names: list[str] = NAMES
+) -> Iterator[str]:
     """Open one sample page after the other, at one width each in turn."""
-    for index, name in enumerate(NAMES):
+    for index, name in enumerate(names):
         window.set_viewport_size({"width": widths[index % len(widths)], "height": 740})
         window.goto((folder / f"{name}.{scheme}.html").as_uri())
         yield name
@@ -102,11 +107,16 @@ def test_axe_finds_nothing_in_the_markup_of_any_state(window: Page, sites: dict[
 
 @pytest.mark.parametrize("slug", THEMES)
 def test_nothing_is_wider_than_a_phone_or_than_large_text_allows(
-    window: Page, sites: dict[str, Path], slug: str
+    window: Page, sites: dict[str, Path], slug: str, soak: bool
 ) -> None:
+    """Pairwise: each page in each theme, each page with each text, each theme with each text; in full with --soak."""
+    assert len(THEMES) >= 3, "fewer themes show some page with some text in none"
     scheme, wide = schemes(THEMES[slug])[0], []
-    for style, width in (("", 320), (SPACED_TEXT, 320), (LARGE_TEXT, 1280)):
-        for name in each_page(window, sites[slug], scheme, (width,)):
+    for number, (style, width) in enumerate(
+        (("", 320), (SPACED_TEXT, 320), (LARGE_TEXT, 1280), ("", LARGE_ON_A_PHONE))
+    ):
+        names = NAMES if soak else NAMES[(number + list(THEMES).index(slug)) % 3 :: 3]
+        for name in each_page(window, sites[slug], scheme, (width,), names):
             if style:
                 window.add_style_tag(content=style)
             if (over := window.evaluate(OVERFLOW)) > 0:
@@ -140,7 +150,7 @@ def test_t04_the_attribution_is_seen_in_every_theme(
 ) -> None:
     for name in each_page(window, sites[slug], scheme, (360, 1280)):
         if name in WITH_SHELL:
-            assert "Recorded by Acme Cloud. Can be checked independently." in window.evaluate(FOOTER), name
+            assert ATTRIBUTION in window.evaluate(FOOTER), name
 
 
 def test_tab_reaches_everything_and_is_caught_by_nothing(window: Page, sites: dict[str, Path]) -> None:

@@ -172,6 +172,22 @@ def test_the_proxy_passes_no_forwarding_field_of_a_client(line):
     assert "header_up Host" not in text
 
 
+def test_d05_d07_certificates_are_for_the_sites_that_are_named_and_no_others():
+    """A name that somebody asks for cannot make the proxy ask for a certificate."""
+    text = read("Caddyfile")
+    assert re.findall(r"^(\S.*) \{$", text, re.MULTILINE) == ["{$SITES}", "http://"]
+    assert "on_demand" not in text
+    assert "*." not in text
+
+
+def test_z04_the_store_of_the_limits_is_reached_from_inside_alone():
+    services, _, networks = read("compose.yaml").partition("\nnetworks:\n")
+    limits = re.findall(r"^  limits:\n((?: {4}.*\n)+)", services, re.MULTILINE)[0]
+    assert "    networks: [inner]\n" in limits
+    assert "ports:" not in limits
+    assert re.search(r"^  inner:\n(?: {4}.*\n)*? {4}internal: true$", networks, re.MULTILINE)
+
+
 def test_no_secret_and_no_machine_is_in_these_files():
     for path in FILES:
         text = path.read_text()

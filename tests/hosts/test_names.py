@@ -233,6 +233,12 @@ def test_h07_claims_that_are_no_host_name_are_refused(text: str) -> None:
         claim_host(text)
 
 
+@pytest.mark.parametrize("text", ["*", "*.acme.example", "*acme.example", ".acme.example", "acme.*", "acme..example"])
+def test_d04_a_claim_is_one_exact_name(text: str) -> None:
+    with pytest.raises(HostError):
+        claim_host(text)
+
+
 @pytest.mark.parametrize("raw", [raw for raw in MALFORMED + MISDIRECTED if isinstance(raw, str) and raw.isascii()])
 def test_no_claim_is_accepted_that_no_request_could_name(raw: str) -> None:
     with pytest.raises(HostError):

@@ -148,7 +148,7 @@ def test_a_match_serves_its_own_tenants_planes_only(db: Database, acme: UUID) ->
         _ = platform.scope
 
 
-def test_a_platform_host_needs_no_database_and_wins_over_a_claim(db: Database, acme: UUID) -> None:
+def test_d04_a_platform_host_needs_no_database_and_wins_over_a_claim(db: Database, acme: UUID) -> None:
     add_hosts(db, acme, host_row(acme, "app.example", "serving"))
     with counted(db) as queries:
         match = Resolver(db, ["App.Example"]).resolve("app.example")

@@ -239,7 +239,7 @@ def test_a_method_enabled_elsewhere_is_drift(db: Database, apply: Apply) -> None
     assert [row.slug for row in read(db, "acme", list_methods)] == ["access_code"]
 
 
-def test_a_host_of_another_tenant_stops_everything_and_its_holder_is_not_named(db: Database, apply: Apply) -> None:
+def test_d06_a_host_of_another_tenant_stops_everything_and_its_holder_is_not_named(db: Database, apply: Apply) -> None:
     apply(declare("zeta", "a.example"))
     with pytest.raises(ConflictError) as caught:
         apply(declare("acme", "new.example"), declare("borealis", "a.example"))
@@ -247,7 +247,7 @@ def test_a_host_of_another_tenant_stops_everything_and_its_holder_is_not_named(d
     assert [row.slug for row in lookup.list_tenants(db)] == ["zeta", "zeta~test"]
 
 
-def test_a_claim_that_a_plan_could_not_foresee_stops_everything(
+def test_d06_a_claim_that_a_plan_could_not_foresee_stops_everything(
     db: Database, keys: KeyRing, clock: SteppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply_tenants(db, keys, clock, SETTINGS, [declare("zeta", "a.example")])

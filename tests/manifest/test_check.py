@@ -403,7 +403,7 @@ def test_a_file_name_must_be_a_slug(check, name: str) -> None:
     assert "cannot be a tenant's slug" in problem.message
 
 
-def test_a_host_belongs_to_one_file(tmp_path: Path) -> None:
+def test_d06_a_host_belongs_to_one_file(tmp_path: Path) -> None:
     for slug in ("acme", "other"):
         (tmp_path / f"{slug}.toml").write_text(f'name = "{slug}"\nhosts = [\n"{slug}.example",\n"shared.example"]')
     files, missing = find_files([tmp_path, tmp_path / "acme.toml"])

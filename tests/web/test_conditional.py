@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from client import Visitor, serve, url_of
 from shared_record.hosts.resolver import Role
 from shared_record.ledger.receipts import list_receipts
 from shared_record.tenancy.tenants import update_tenant
+from shared_record.web.record.samples import landing
+from shared_record.web.render import Renderer
 from shared_record.web.runtime import EXTENSION
 from world import Shop
 
@@ -81,6 +84,17 @@ def test_the_tag_is_of_what_this_visitor_sees(shop: Shop, gate: Any, visitor: Vi
     assert len(tags) == 4
     for tag in tags:
         assert tag.startswith('W/"')
+
+
+def test_the_tag_is_of_the_themes_templates_too(gate: Any) -> None:
+    app = gate._applications[Role.SERVING]
+    theme = app.extensions[EXTENSION].themes["default"]
+    changed = replace(theme, partials={**theme.partials, "masthead.html": "<h1>{{ shell.vendor }}</h1>"})
+    with app.test_request_context("/"):
+        tags = {
+            Renderer({"default": one}).render(landing(), "default").headers["ETag"] for one in (theme, theme, changed)
+        }
+    assert len(tags) == 2
 
 
 def test_p02_a_tag_opens_nothing(shop: Shop, gate: Any, visitor: Visitor) -> None:

@@ -17,7 +17,7 @@ from world import Shop
 LIST = "/api/v1/balance/customers"
 
 
-def test_the_list_is_paged_and_searched(shop: Shop) -> None:
+def test_g14_the_list_is_paged_and_searched(shop: Shop) -> None:
     for number in range(5):
         shop.record(f"Cust_{number}", "1", "2")
     client = ApiClient(shop)

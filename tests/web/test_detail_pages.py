@@ -129,6 +129,15 @@ def test_what_is_not_there_or_another_customers_is_not_found(filled: Filled, rea
         assert visitor.get(f"{url}{path}.csv").status_code == 404, path
 
 
+@pytest.mark.parametrize("path", ["/activity/rec_0", "/periods/2020-01", "/reconcile?period=2020-01"])
+def test_what_is_not_there_leaves_the_way_to_the_other_pages(reader: tuple[Visitor, str], path: str) -> None:
+    visitor, url = reader
+    page = visitor.get(url + path)
+    assert page.status_code == 404
+    assert "There is no such" in page.text
+    assert linked(page.text, "All periods").endswith("/periods")
+
+
 def data_of_other(filled: Filled) -> str:
     (done,) = filled.shop.record("cust_b", "1")
     assert isinstance(done, Accepted)

@@ -23,7 +23,9 @@ def visitor(shop: Shop) -> Visitor:
 
 
 @pytest.mark.parametrize(("slug", "media_type"), [("csv", "text/csv"), ("json", "application/json")])
-def test_a_download_says_its_length_digest_and_name(shop: Shop, visitor: Visitor, slug: str, media_type: str) -> None:
+def test_x04_x05_a_download_says_its_length_digest_and_name(
+    shop: Shop, visitor: Visitor, slug: str, media_type: str
+) -> None:
     answer = visitor.get(f"{url_of(shop, 'cust_a')}/export/file?format={slug}&period=2026-11")
     assert answer.status_code == 200
     assert answer.mimetype == media_type
@@ -34,6 +36,7 @@ def test_a_download_says_its_length_digest_and_name(shop: Shop, visitor: Visitor
         rf'attachment; filename="usage-2026-11-[0-9a-f]{{8}}\.{slug}"', answer.headers["Content-Disposition"]
     )
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; sandbox")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Cache-Control"] == "private, no-store"
     assert "Transfer-Encoding" not in answer.headers
 
@@ -58,7 +61,7 @@ NOT_THERE = (
 )
 
 
-def test_an_unknown_format_or_period_is_not_found(shop: Shop, visitor: Visitor) -> None:
+def test_x05_an_unknown_format_or_period_is_not_found(shop: Shop, visitor: Visitor) -> None:
     for query in NOT_THERE:
         answer = visitor.get(f"{url_of(shop, 'cust_a')}/export/file?{query}")
         assert answer.status_code == 404, query

@@ -119,7 +119,7 @@ def test_a_small_file_is_sent_at_once(shop: Shop, visitor: Visitor, monkeypatch:
     assert visitor.get(f"{url}/export/prepared?{FILE}").location == answer.location
 
 
-def test_a_form_that_is_not_ours_prepares_nothing(shop: Shop, visitor: Visitor, worker: Worker) -> None:
+def test_m05_a_form_that_is_not_ours_prepares_nothing(shop: Shop, visitor: Visitor, worker: Worker) -> None:
     url = url_of(shop, "cust_a")
     for data, headers in (
         ({}, {}),

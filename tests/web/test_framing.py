@@ -67,7 +67,7 @@ def test_t05_nobody_frames_anything_but_a_receipt(shop: Shop, receipt: str, gate
     assert ancestors(Visitor(gate).get(receipt.replace("/receipt/", "/verify/"))) == "'none'"
 
 
-def test_t06_a_framed_receipt_is_what_its_id_alone_opens(shop: Shop, receipt: str, gate: Any) -> None:
+def test_t04_t06_a_framed_receipt_is_what_its_id_alone_opens(shop: Shop, receipt: str, gate: Any) -> None:
     opened = Visitor(gate)
     opened.unlock(url_of(shop, "cust_a"), shop.code("cust_a"))
     assert ".pdf" in opened.get(receipt).text  # only a session opens the paper
@@ -76,6 +76,7 @@ def test_t06_a_framed_receipt_is_what_its_id_alone_opens(shop: Shop, receipt: st
     assert framed.text.replace(nonces[0], "") == stranger.text.replace(nonces[1], "")
     assert ".pdf" not in framed.text
     assert '<base target="_blank">' in framed.text
+    assert f"This page comes from <bdi>{shop.hosts[0]}</bdi>." in framed.text
     assert "Set-Cookie" not in framed.headers
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from client import Visitor, serve
+from client import Visitor, serve, url_of
+from shared_record import __version__
 from shared_record.access.policy import Surface
 from shared_record.errors import ConfigurationError
 from shared_record.hosts.resolver import Role
@@ -107,7 +108,7 @@ def test_t08_a_page_and_an_error_have_the_strict_policy(shop: Shop) -> None:
     assert len(nonces) == 2
 
 
-def test_nothing_of_the_server_or_the_request_is_told(shop: Shop) -> None:
+def test_z02_nothing_of_the_server_or_the_request_is_told(shop: Shop) -> None:
     gate, _ = applications(shop)
     canary = "canary-8f3a"
     headers = {"X-Request-Id": canary, "Origin": f"https://{canary}.example", "User-Agent": canary, "Referer": canary}
@@ -115,6 +116,33 @@ def test_nothing_of_the_server_or_the_request_is_told(shop: Shop) -> None:
         answer = Visitor(gate).get(f"{host}/{canary}?{canary}", headers=headers)
         assert canary not in answer.text + str(answer.headers)
         assert not {"Server", "X-Powered-By"} & set(answer.headers.keys())
+
+
+def test_z02_an_error_of_ours_shows_a_reference_and_nothing_else(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does the setting by which Flask shows more to developers."""
+    shop.record("cust_a", "1")
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("canary-8f3a")
+
+    monkeypatch.setattr("shared_record.web.record.views.shell", broken)
+    visitor = Visitor(serve(shop))
+    answers = [visitor.get(url_of(shop, "cust_a")) for _ in range(2)]
+    references = [re.findall(r"Reference ([0-9A-F]{4}-[0-9A-F]{4})", answer.text)[0] for answer in answers]
+    assert [answer.status_code for answer in answers] == [500, 500]
+    assert len({answer.text.replace(own, "") for answer, own in zip(answers, references, strict=True)}) == 1
+    assert all(word not in answers[0].text for word in ("canary", "Traceback", "RuntimeError", ".py", __version__))
+    assert "canary-8f3a" in caplog.text
+    assert all(own.replace("-", "") in caplog.text for own in references)
+
+
+def test_z02_the_request_is_not_sent_back(shop: Shop) -> None:
+    answer = Visitor(serve(shop)).request("TRACE", f"{shop.hosts[0]}/", headers={"Cookie": "canary=8f3a"})
+    assert answer.status_code in (404, 405)
+    assert "canary" not in answer.text
 
 
 def test_p01_every_route_declares_its_tier(shop: Shop) -> None:

@@ -93,7 +93,7 @@ def test_json_step_up_sets_exactly_one_cookie(shop: Shop, visitor: Visitor) -> N
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
-def test_l10_json_step_up_from_a_foreign_origin_is_refused(
+def test_l10_m05_json_step_up_from_a_foreign_origin_is_refused(
     shop: Shop, visitor: Visitor, headers: dict[str, str]
 ) -> None:
     link = shop.link("cust_a")
@@ -273,6 +273,29 @@ def test_s07_close_ends_the_session_on_the_server(shop: Shop, visitor: Visitor) 
     assert visitor.get(url + "/activity").status_code == 303
 
 
+def test_m07_nobody_else_opens_or_closes_a_record_for_its_reader(shop: Shop, visitor: Visitor) -> None:
+    """A token counts in the browser that got it, and no link closes anything."""
+    url, other = url_of(shop, "cust_a"), Visitor(visitor.application)
+    page = visitor.get(f"{url}/unlock").text
+    assert "<bdi>Acme</bdi>" in page
+    assert "Access code" in page
+    foreign = token_in(other.get(f"{url}/unlock").text)
+    data = {"method": "access_code", "field-code": shop.code("cust_a"), "csrf_token": foreign}
+    assert visitor.post(f"{url}/unlock", data=data).status_code == 403
+    assert visitor.get(url + "/activity").status_code == 303
+    assert other.post(f"{url}/unlock", data=data).status_code == 303
+    visitor.unlock(url, shop.code("cust_a"))
+    foreign = token_in(other.get(url).text)
+    for path in ("/close", "/sessions/end"):
+        assert visitor.get(url + path).status_code == 405
+        assert visitor.post(url + path, data={"csrf_token": foreign}).status_code == 403
+        assert visitor.get(url + "/activity").status_code == 200
+
+
+def token_in(page: str) -> str:
+    return page.partition('name="csrf_token" value="')[2].partition('"')[0]
+
+
 @pytest.mark.parametrize(
     "target",
     ["https://evil.example/", "//evil.example", "/c/other", "/\\evil.example", "javascript:alert(1)", "\r\nX: y"],
@@ -309,7 +332,7 @@ def test_s12_a_session_stays_open_while_it_is_used(shop: Shop, visitor: Visitor)
         ({"Origin": "https://evil.example"}, 403),
     ],
 )
-def test_m05_a_form_is_taken_from_its_own_origin_alone(
+def test_m05_m06_a_form_is_taken_from_its_own_origin_alone(
     shop: Shop, visitor: Visitor, headers: dict[str, str], status: int
 ) -> None:
     assert visitor.unlock(url_of(shop, "cust_a"), shop.code("cust_a"), headers=headers).status_code == status

@@ -154,6 +154,25 @@ def test_the_way_in_and_its_reasons_are_in_the_language(shop: Shop, visitor: Vis
     assert visitor.unlock(url, shop.code("cust_a"), "/periods").status_code == 303
 
 
+def test_a_page_that_says_what_went_wrong_speaks_the_language_of_the_link(
+    shop: Shop, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is not known yet whose link that is, or cannot be, it speaks what the browser asks for."""
+    customer_speaks(shop, "cust_a", "de")
+    url, spanish = url_of(shop, "cust_a"), {"Accept-Language": "es"}
+    assert language_of(visitor.post(f"{url}/unlock", data={}, headers=spanish)) == "de"
+    assert visitor.unlock(url, shop.code("cust_a")).status_code == 303
+    for path in ("/close", "/sessions/end", "/export"):
+        refused = visitor.post(url + path, data={"csrf_token": "x"}, headers=spanish)
+        assert (refused.status_code, language_of(refused)) == (403, "de")
+        assert "Dieses Formular ist nicht mehr aktuell" in refused.text
+    assert language_of(visitor.get(f"{url}/periods/2026-13", headers=spanish)) == "de"
+    assert language_of(visitor.get(f"{shop.hosts[0]}/auth/sso/x?state=y", headers=spanish)) == "es"
+    monkeypatch.setattr("shared_record.web.record.views.shell", lambda *_, **__: 1 / 0)
+    failed = visitor.get(url, headers=spanish)
+    assert (failed.status_code, language_of(failed)) == (500, "de")
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_scripts_get_their_texts_from_the_page(shop: Shop, visitor: Visitor, language: str) -> None:
     customer_speaks(shop, "cust_a", language)

@@ -39,7 +39,7 @@ def set_policy(shop: Shop, policy: Policy) -> None:
         links.set_tenant_policy(connection, shop.clock, shop.scope, policy, "test")
 
 
-def test_a_session_gets_the_receipt_with_its_data(shop: Shop, visitor: Visitor) -> None:
+def test_x05_a_session_gets_the_receipt_with_its_data(shop: Shop, visitor: Visitor) -> None:
     shop.record("cust_a", "5", "7.25")
     receipt = issue(shop)
     shop.checkpoint()

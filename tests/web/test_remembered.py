@@ -136,7 +136,7 @@ CHANGES: dict[str, Callable[[Shop], object]] = {
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("change", CHANGES)
-def test_s05_p04_a_change_shows_at_once(shop: Shop, policy: str, change: str) -> None:
+def test_p04_a_change_shows_at_once(shop: Shop, policy: str, change: str) -> None:
     """What was remembered before a change is what a new process makes after it, or it is not sent."""
     tenant_is(policy=policy)(shop)
     shop.record(WHO, "12.25", "0.75")
@@ -196,7 +196,7 @@ def test_l09_a_session_is_never_remembered(shop: Shop) -> None:
         assert "Open until" not in stranger.get(url).text
 
 
-def test_h14_a_page_belongs_to_its_host_and_to_the_address_as_typed(shop: Shop) -> None:
+def test_h14_z06_a_page_belongs_to_its_host_and_to_the_address_as_typed(shop: Shop) -> None:
     """The same link on the platform's own host, or typed in capitals, is another page."""
     tenant_is(policy="OPEN")(shop)
     with shop.db.write(shop.scope) as connection:

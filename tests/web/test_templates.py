@@ -20,7 +20,10 @@ THEMES = load_themes([Path(__file__).parents[2] / "themes"]).sound
 ENVIRONMENTS = {slug: environment(CORE, theme) for slug, theme in THEMES.items()}
 PAGES = sample_pages.all_pages()
 HOSTILE = "<script>alert(1)</script>\"'><img src=x>{{ 7*7 }}"
-FOOTER = re.compile(r"<footer>\s*<p>Recorded by <bdi>Acme Cloud</bdi>\. Can be checked independently\.</p>")
+FOOTER = re.compile(
+    r"<footer>\s*<p>Recorded by <bdi>Acme Cloud</bdi>\. Can be checked independently\.\s*"
+    r"This page comes from <bdi>usage\.acme\.example</bdi>\.</p>"
+)
 
 
 def render(page: sample_pages.Page, theme: str = "default") -> str:
@@ -87,7 +90,7 @@ def test_post_forms_carry_the_csrf_token(name):
     assert all('<input type="hidden" name="csrf_token" value="csrf-sample">' in form for form in forms)
     assert bool(forms) == (
         PAGES[name].shell is not None
-        and (PAGES[name].shell.open_until is not None or name in ("unlock", "unlock_wrong"))
+        and (PAGES[name].shell.open_until is not None or name in ("unlock", "unlock_sent", "unlock_wrong"))
     )
 
 
@@ -107,7 +110,7 @@ def test_rows_look_the_same_in_all_three_states():
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_hostile_text_stays_text(theme):
+def test_t03_hostile_text_stays_text(theme):
     shell = sample_pages.shell(vendor=HOSTILE, contact=pages.Contact(HOSTILE, "mailto:a@b.example"))
     row = replace(sample_pages.rows(1)[0], reference=HOSTILE, reason=HOSTILE, state=HOSTILE)
     unlock = sample_pages.unlock(wrong=True)
@@ -137,6 +140,29 @@ def test_the_amount_cell_holds_the_plain_number():
     assert '<td role="cell" class="amount" data-pad="0000">2.00</td>' in render(sample_pages.landing(recent=rows))
 
 
+def test_a_filter_that_is_not_understood_says_so_beside_its_field():
+    html = render(PAGES["activity_wrong"])
+    assert '<p class="error" id="from-error">Enter a day such as 2026-11-22.</p>' in html
+    assert 'value="" aria-invalid="true" aria-describedby="from-error">' in html
+    assert html.count("aria-invalid") == 1
+    names = render(replace(PAGES["activity_wrong"], dimensions=("region",)))
+    assert 'autocapitalize="none" aria-describedby="dimension-hint">' in names
+
+
+def test_who_has_no_code_is_told_what_to_do():
+    printed, sent = (" ".join(render(PAGES[name]).split()) for name in ("unlock", "unlock_sent"))
+    assert "printed next to the link on each invoice. You can use another method now. <bdi>Acme Cloud</bdi>" in printed
+    assert "Look in the folder for unwanted mail too. You can use another method now." in sent
+    assert "I do not have the code" not in sent
+
+
+def test_what_the_vendor_wrote_is_not_set_in_capitals():
+    """The style begins lines of our own with a capital; a reference or a reason stays as it came."""
+    html = render(PAGES["record"])
+    assert '<p class="given"><bdi>INV-20389</bdi></p>' in html
+    assert '<p class="given" dir="auto">Reversal of INV-20388</p>' in html
+
+
 def test_landing_wording():
     html = " ".join(re.sub(r"<[^>]+>", "", render(sample_pages.landing())).split())
     for text in (
@@ -144,7 +170,7 @@ def test_landing_wording():
         "Recorded this period 12,480.50 API credits 1 to 30 November 2026 (UTC). As of 22 November 2026, 09:41 UTC. "
         "318 records this cycle Verified through 21 November 2026 What this means",
         "Later records are included in the next one, planned for 23 November 2026, 00:10 UTC.",
-        "These open with the access code on your invoice.",
+        "These open with the access code on your invoice, or another method.",
     ):
         assert text in html
 

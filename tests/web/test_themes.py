@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from client import PORT, Visitor, url_of
+from client import PORT, Visitor, serve, url_of
 from shared_record.app import create_app
 from shared_record.errors import ConfigurationError
 from shared_record.hooks.loader import load_plugins
 from shared_record.settings import Settings
 from shared_record.tenancy.tenants import update_tenant
+from shared_record.theming.markup import check_partial
+from shared_record.web.render import TEMPLATES
 from theming.conftest import THEMES, chunk, png
 from world import Shop, open_shop
 
@@ -105,6 +107,37 @@ def test_t02_nothing_but_checked_pictures_is_served(two: tuple[Visitor, str, str
         f"../theme/{match[1]}/logo.png",
     ):
         assert visitor.get(f"{host}/static/theme/{path}").status_code == 404, path
+
+
+def test_t04_a_theme_that_replaces_what_it_may_leaves_the_footer_as_it_is(
+    two: tuple[Visitor, str, str], shop: Shop, root: Path
+) -> None:
+    """A theme's own way to write names serves the masthead; the footer names vendor and host without it."""
+    _, mine, theirs = two
+    for path in (TEMPLATES / "partials").glob("*.html"):
+        own = path.read_text().replace("{{ text }}", "Globex")
+        if not check_partial(own):
+            (root / "quay/templates/partials" / path.name).write_text(own)
+    visitor = Visitor(application(shop, root))
+    for link, vendor, shown in ((mine, "Acme", "Globex"), (theirs, "Other", "Other")):
+        for page in (link, f"{link}/unlock"):
+            html = " ".join(visitor.get(page).text.split())
+            assert f"<bdi>{shown}</bdi> usage record" in html
+            assert html.count("<footer>") == 1
+            assert html.partition("<footer>")[2].startswith(
+                f" <p>Recorded by <bdi>{vendor}</bdi>. Can be checked independently."
+                f" This page comes from <bdi>{link.partition('/')[0]}</bdi>.</p>"
+            )
+
+
+def test_t04_a_page_can_be_reported_to_the_operator(shop: Shop) -> None:
+    link = "Report this page"
+    shop.record("cust_a", "7")
+    assert link not in Visitor(serve(shop)).get(url_of(shop, "cust_a")).text
+    visitor = Visitor(serve(shop, report_to="mailto:abuse@records.example"))
+    for path in ("", "/unlock"):
+        footer = visitor.get(url_of(shop, "cust_a") + path).text.partition("<footer>")[2]
+        assert f'<a href="mailto:abuse@records.example">{link}</a>' in footer
 
 
 def test_a_theme_that_broke_is_left_out_and_said_in_the_log(

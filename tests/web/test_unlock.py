@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
+from datetime import timedelta
 from html import unescape
 
 import pytest
@@ -97,6 +98,45 @@ def test_the_chooser_lists_the_methods_in_the_tenants_order_and_each_choice(shop
     form = visitor.get(f"{url}/unlock?method=access_code")
     assert 'name="field-code"' in form.text
     assert "Use another method" in form.text
+
+
+def test_a_wrong_code_tells_the_tries_that_are_left_and_when_the_next_is_possible(shop: Shop, visitor: Visitor) -> None:
+    offer(shop, "access_code", "mailed_code")
+    url = url_of(shop, "cust_a")
+    page = visitor.get(f"{url}/unlock?method=access_code")
+    told = []
+    for code in ("AB", "WRONG2", "WRONG3", "WRONG4", "WRONG5", "WRONG6"):
+        page = fill(visitor, url, page, **{"field-code": code})
+        told.append(unescape(page.text))
+    assert "The access code has six letters and numbers. 4 tries left before a wait." in told[0]
+    assert "Check your most recent invoice. 3 tries left before a wait." in told[1]
+    assert "1 try left before a wait." in told[3]
+    assert "There is a wait before the next try." in told[4]
+    assert page.status_code == 429
+    again = shop.clock.now() + timedelta(seconds=int(page.headers["Retry-After"]) + 59)
+    assert f"You can try again after {again:%H:%M} UTC. You can use another method now." in told[5]
+
+
+@pytest.mark.parametrize(
+    "path", ["/timeline", "/receipts", "/reconcile", "/periods/2026-11", "/periods/2026-11/verify", "/activity/rec_1"]
+)
+def test_what_was_asked_for_opens_after_the_code(shop: Shop, visitor: Visitor, path: str) -> None:
+    offer(shop, "access_code")
+    url = url_of(shop, "cust_a")
+    here = "/c/" + url.partition("/c/")[2]
+    page = visitor.get(f"{url}/unlock?next={here}{path}")
+    opened = fill(visitor, url, page, **{"field-code": shop.code("cust_a")})
+    assert (opened.status_code, opened.headers["Location"]) == (303, here + path)
+
+
+@pytest.mark.parametrize("path", ["/activity/../../x", "/activity/a/b", "/periods/2026-1", "/sessions/end", "/close"])
+def test_nothing_else_opens_after_the_code(shop: Shop, visitor: Visitor, path: str) -> None:
+    offer(shop, "access_code")
+    url = url_of(shop, "cust_a")
+    here = "/c/" + url.partition("/c/")[2]
+    page = visitor.get(f"{url}/unlock?next={here}{path}")
+    opened = fill(visitor, url, page, **{"field-code": shop.code("cust_a")})
+    assert (opened.status_code, opened.headers["Location"]) == (303, here)
 
 
 def test_two_steps_in_a_browser(shop: Shop, visitor: Visitor, post: Post) -> None:
@@ -248,6 +288,20 @@ def test_the_json_call_of_vendor_clients_stays_as_it_was(shop: Shop, visitor: Vi
     assert (right.status_code, len(right.headers.getlist("Set-Cookie"))) == (200, 1)
     unknown = visitor.post(url, json={"factor": "ACCESS_HINT", "value": "x", "challenge": "y"})
     assert unknown.json["error"]["code"] == "CHALLENGE_OVER"
+
+
+def test_g08_a_form_that_is_too_much_is_not_read(shop: Shop, visitor: Visitor) -> None:
+    url = url_of(shop, "cust_a")
+    visitor.get(f"{url}/unlock")
+    boundary = "--x\r\nContent-Disposition: form-data; name=f\r\n\r\n1\r\n"
+    bodies = (
+        ("multipart/form-data; boundary=x", boundary * 1_000 + "--x--\r\n"),
+        ("multipart/form-data; boundary=x", boundary.replace("1", "1" * 600_000) + "--x--\r\n"),
+        ("application/x-www-form-urlencoded", "field-code=" + "A" * 2_000_000),
+    )
+    for kind, body in bodies:
+        answer = visitor.post(f"{url}/unlock", data=body, headers={"Content-Type": kind})
+        assert (answer.status_code, answer.headers.get("Set-Cookie")) == (413, None), kind
 
 
 def test_a12_a_code_in_the_query_is_ignored(shop: Shop, visitor: Visitor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -84,6 +85,25 @@ def test_each_tier_checks_what_it_may_see(shop: Shop, visitor: Visitor, policy: 
     assert all(place in text for place in places.values())
     assert "python3 verify.py --policy log.policy proof-2026-11.tlog-proof" in text
     assert "12480" not in text
+
+
+def test_each_period_has_its_own(shop: Shop, visitor: Visitor) -> None:
+    """The page of a period leads to the check of that period, not of the current one."""
+    shop.clock.advance(days=40)
+    shop.record("cust_a", "3")
+    shop.close()
+    shop.checkpoint()
+    url, base = url_of(shop, "cust_a"), shop.link("cust_a").path
+    assert f"next={quote_plus(f'{base}/periods/2026-11/verify')}" in visitor.get(f"{url}/periods/2026-11/verify").text
+    visitor.unlock(url, shop.code("cust_a"))
+    assert f'href="{base}/periods/2026-11/verify"' in visitor.get(f"{url}/periods/2026-11").text
+    page = visitor.get(f"{url}/periods/2026-11/verify").text
+    assert f'data-period="2026-11" data-figures="{base}/periods/2026-11.json"' in page
+    assert "Check this record: November 2026" in page
+    assert "proof-2026-11.tlog-proof" in page
+    assert f'data-period="2027-01" data-figures="{base}.json"' in visitor.get(f"{url}/verify").text
+    for name in ("2026-13", "9999-12", "x", "chk_0"):
+        assert visitor.get(f"{url}/periods/{name}/verify").status_code == 404
 
 
 def test_the_current_origin_of_the_log_is_checked(shop: Shop, visitor: Visitor) -> None:

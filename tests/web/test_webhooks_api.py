@@ -63,7 +63,7 @@ def test_an_endpoint_is_made_read_changed_rotated_and_removed(api: ApiClient) ->
         ({"url": URL, "description": "a\0b"}, {"/description"}),
     ],
 )
-def test_W01_W03_what_cannot_be_an_endpoint_is_refused_with_its_places(shop: Shop, body, expected) -> None:
+def test_w01_w03_what_cannot_be_an_endpoint_is_refused_with_its_places(shop: Shop, body, expected) -> None:
     api = ApiClient(shop)
     error = api.post("/api/v1/webhooks", body, status=400)
     assert {one["pointer"] for one in error["details"]} == expected

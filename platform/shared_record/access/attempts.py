@@ -97,6 +97,15 @@ def is_limited(limits: Throttle, attempt: Attempt) -> Wait | None:
     return wait
 
 
+def tries_left(limits: Throttle, attempt: Attempt) -> int | None:
+    """Return how many more answers with a secret that stays the same are judged before one has to wait."""
+    if attempt.guessing is not Guessing.REUSED:
+        return None
+    if attempt.device is not None:
+        return limits.left(throttle.DEVICE, attempt.device.digest.hex())
+    return min(limits.hits_left(throttle.STEP_UP, *attempt.network), limits.left(throttle.SHARED, attempt.link))
+
+
 def is_start_limited(limits: Throttle, seen: Visit, client: str) -> Wait | None:
     """Count one challenge begun, or sent again; return how long to wait if that happened too often."""
     key = str(seen.row.link_id.hex)

@@ -114,7 +114,9 @@ _LOOK = (
         .outerjoin(host, (host.c.tenant_id == tenant.c.tenant_id) & (host.c.host == bindparam("here")))
         .outerjoin(
             _primary,
-            (_primary.c.tenant_id == tenant.c.tenant_id) & is_set(_primary.c.is_primary) & (_primary.c.role == "serving"),
+            (_primary.c.tenant_id == tenant.c.tenant_id)
+            & is_set(_primary.c.is_primary)
+            & (_primary.c.role == "serving"),
         )
         .outerjoin(
             _home,

@@ -82,7 +82,7 @@ class NotOpened:
     """The person did not pass: a public reason, a code, and how long to wait where a limit is reached.
 
     ``asked`` is the form to show again, where it is not the method's first one. ``handle`` and ``target`` are those
-    that a challenge kept.
+    that a challenge kept. ``tries_left``: how many more answers are judged before one has to wait, where that is known.
     """
 
     reason: str
@@ -91,6 +91,7 @@ class NotOpened:
     asked: Asked | None = None
     handle: str = field(default="", repr=False)
     target: str = field(default="", repr=False)
+    tries_left: int | None = None
 
 
 UNAVAILABLE = "STEP_UP_UNAVAILABLE"
@@ -220,7 +221,7 @@ class StepUp:
             attempts.failed(connection, self._clock, self._limits, attempt, in_a_row, event)
         code = "ACCESS_CODE_INVALID" if offer.kind.factor == "ACCESS_HINT" else "STEP_UP_REFUSED"
         if kept is None:
-            return NotOpened(reason, code)
+            return NotOpened(reason, code, tries_left=attempts.tries_left(self._limits, attempt))
         asked = Asked(kept.asked, ticket, kept.expires_at)
         return NotOpened(reason, code, asked=asked, handle=kept.handle, target=kept.target)
 

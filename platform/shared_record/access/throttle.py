@@ -118,6 +118,13 @@ class Throttle:
             _log.warning("limiter.degraded")
             return _hit(self._local, _quarter(limits), key)
 
+    def hits_left(self, limits: tuple[RateLimitItem, ...], *key: str) -> int:
+        """Return how many more attempts ``hit`` takes under ``key`` now; counts nothing."""
+        try:
+            return _hits_left(self._limiter, limits, key)
+        except RedisError:
+            return _hits_left(self._local, _quarter(limits), key)
+
     def clear(self, limits: tuple[RateLimitItem, ...], *key: str) -> None:
         """Forget the attempts under ``key``: the person passed."""
         for item in _quarter(limits):
@@ -137,6 +144,10 @@ class Throttle:
             if self.count(item, *key) > self._most(item):
                 return Wait(self._left(item, key))
         return None
+
+    def left(self, limits: tuple[RateLimitItem, ...], *key: str) -> int:
+        """Return how many more attempts ``take`` takes under ``key`` now; counts nothing."""
+        return max(0, min(self._most(item) - self.count(item, *key, by=0) for item in limits))
 
     def give_back(self, limits: tuple[RateLimitItem, ...], *key: str) -> None:
         """Take back one attempt that ``take`` counted."""
@@ -249,6 +260,10 @@ def _hit(limiter: MovingWindowRateLimiter, limits: tuple[RateLimitItem, ...], ke
             reset = limiter.get_window_stats(item, *key).reset_time
             return Wait(max(1, round(reset - time.time())))
     return None
+
+
+def _hits_left(limiter: MovingWindowRateLimiter, limits: tuple[RateLimitItem, ...], key: tuple[str, ...]) -> int:
+    return min(limiter.get_window_stats(item, *key).remaining for item in limits)
 
 
 def _as_storage(storage: object) -> Storage:

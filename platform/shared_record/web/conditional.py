@@ -23,11 +23,11 @@ PASSING = frozenset({"as_of", "next_checkpoint", "nonce", "sheet", "shell"})
 """Fields of a page that differ each time it is made, though it shows the same; ``shell`` is looked at apart."""
 
 
-def page_tag(page: Any, shell: Shell, theme: str | None) -> str:
-    """Return the tag of a page: of its figures and texts, its language, its theme, and whether a session is open."""
+def page_tag(page: Any, shell: Shell, look: str | None) -> str:
+    """Return the tag of a page: of its figures and texts, its language, its look, and whether a session is open."""
     shown = {one.name: getattr(page, one.name) for one in fields(page) if one.name not in PASSING}
     frame = replace(shell, open_until=None, csrf_token="")
-    state = (__version__, type(page).__name__, spoken(), theme, shell.open_until is not None)
+    state = (__version__, type(page).__name__, spoken(), look, shell.open_until is not None)
     return _digest(repr((state, frame, shown)).encode())
 
 

@@ -116,6 +116,12 @@ def theme_environment(theme: Theme, url: Callable[[Theme, Picture], str]) -> Env
     return environment(TEMPLATES, theme, partial(url, theme))
 
 
+def _look(theme: Theme) -> str:
+    """Return what a theme is to the tags of pages: its name and its templates. Its stylesheet is named in each page."""
+    partials = repr(sorted(theme.partials.items()))
+    return f"{theme.slug} {hashlib.sha256(partials.encode()).hexdigest()}"
+
+
 class Renderer:
     """Renders pages in a tenant's theme; pages without a shell in the core's own."""
 
@@ -124,6 +130,7 @@ class Renderer:
         self._themed: dict[str, Environment] = {
             slug: theme_environment(theme, picture_url) for slug, theme in themes.items()
         }
+        self._looks = {slug: _look(theme) for slug, theme in themes.items()}
 
     def render(self, page: Page, theme: str | None = None, status: int = 200) -> Response:
         """Return ``page`` as an HTML answer."""
@@ -132,7 +139,7 @@ class Renderer:
         if shell is None or isinstance(page, WITHOUT_SCRIPT):
             return Response(template.render(page=page, shell=shell), status, mimetype="text/html")
         nonce = getattr(page, "nonce", "") or secrets.token_urlsafe(16)
-        tag = page_tag(page, shell, theme)
+        tag = page_tag(page, shell, self._looks.get(theme or ""))
         html = template.render(page=page, shell=shell, nonce=nonce, tag=f'W/"{tag}"')
         response = allow_scripts(Response(html, status, mimetype="text/html"), nonce)
         if status == 200:

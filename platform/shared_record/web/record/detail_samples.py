@@ -19,6 +19,7 @@ from shared_record.web.record.detail_pages import (
     TimelinePage,
     Twins,
 )
+from shared_record.web.record.more_samples import sheet
 from shared_record.web.record.pages import Shell, Total
 
 NOW = datetime(2026, 11, 22, 9, 41, tzinfo=UTC)
@@ -108,7 +109,7 @@ def _period(shell: Shell, days: tuple[str, ...]) -> PeriodPage:
         records=fmt.format_records(318),
         activity_url=f"{shell.base}/activity?period=2026-11",
         export_url=f"{shell.base}/export?period=2026-11",
-        verify_url=f"{shell.base}/verify",
+        verify_url=f"{shell.base}/periods/2026-10/verify",
         compare_url=f"{shell.base}/compare?b=2026-11",
         twins=_twins(shell, "periods/2026-11"),
         days=FigureTable("", rows, _whole(whole)),
@@ -132,6 +133,7 @@ def _period(shell: Shell, days: tuple[str, ...]) -> PeriodPage:
         else None,
         breakdowns=(FigureTable("region", regions, _whole(whole), "Show all values", "?all=region"),),
         corrections=_chain(shell)[1:] if len(days) > 1 else (),
+        sheet=sheet(f"{shell.base}/periods/2026-11"),
     )
 
 

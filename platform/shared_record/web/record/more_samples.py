@@ -49,7 +49,7 @@ def more_pages(shell: Shell) -> dict[str, ReceiptPage | Prepared | Reconcile | C
     return {
         "receipt": _receipt(shell),
         "receipt_outer": replace(
-            _receipt(shell), total=None, pdf_url="", proof_url="", later_url=f"/receipt/{RECEIPT}"
+            _receipt(shell), total=None, pdf_url="", proof_url="", verifier_url="", later_url=f"/receipt/{RECEIPT}"
         ),
         "prepared": waiting,
         "prepared_ready": ready,
@@ -89,6 +89,7 @@ def _receipt(shell: Shell) -> ReceiptPage:
         log_origin="app.example.com/log/t_0123456789abcdef",
         log_size="4,318",
         proof_url=f"/receipt/{RECEIPT}.tlog-proof",
+        verifier_url="/static/verify.html",
         pdf_url=f"/receipt/{RECEIPT}.pdf",
         sheet=sheet(f"/receipt/{RECEIPT}"),
     )

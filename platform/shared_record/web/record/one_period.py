@@ -28,7 +28,7 @@ from shared_record.web.record.detail_pages import FigureRow, FigureTable, Period
 from shared_record.web.record.one_record import chain_rows, in_groups
 from shared_record.web.record.sheet import sheet
 from shared_record.web.record.twins import announce, csv_table, twins_of
-from shared_record.web.record.visits import enter, problem, shell, theme_slug
+from shared_record.web.record.visits import enter, problem_here, shell, theme_slug
 from shared_record.web.runtime import runtime
 from shared_record.web.tiers import tier
 
@@ -46,7 +46,7 @@ def show(handle: str, period: str) -> Response:
     try:
         found = data.look_at_period(Subject.of_visit(seen), period)
     except NotFoundError:
-        return problem(_("There is no such period here"), _("Nothing is recorded in it."), 404)
+        return problem_here(seen, handle, _("There is no such period here"), _("Nothing is recorded in it."))
     frame = shell(seen, handle)
     page = replace(_page(frame, found, seen.row.zone), sheet=sheet(seen, frame.base, found.now))
     return announce(runtime().renderer.render(page, theme_slug(seen)), page.twins)
@@ -94,7 +94,7 @@ def _page(frame: pages.Shell, found: PeriodFacts, zone: str) -> PeriodPage:
         records=fmt.format_records(period.size),
         activity_url=f"{base}/activity?{month}",
         export_url=f"{base}/export?{month}",
-        verify_url=f"{base}/verify",
+        verify_url=f"{here}/verify",
         compare_url=f"{base}/compare?{urlencode({'b': period.period})}",
         twins=twins_of(here),
         days=_days(found, base, zone),

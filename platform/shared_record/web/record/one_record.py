@@ -30,7 +30,7 @@ from shared_record.web.record.detail_pages import ChainRow, RecordPage
 from shared_record.web.record.files import require_format
 from shared_record.web.record.logs import log_url
 from shared_record.web.record.twins import announce, twins_of
-from shared_record.web.record.visits import enter, problem, shell, theme_slug
+from shared_record.web.record.visits import enter, problem_here, shell, theme_slug
 from shared_record.web.runtime import runtime
 from shared_record.web.tiers import tier
 
@@ -61,7 +61,7 @@ def show(handle: str, record_id: str) -> Response:
     seen = enter(handle, Surface.DETAIL)
     found = _find(seen, record_id)
     if found is None:
-        return problem(_("There is no such record here"), _("It may belong to another link."), 404)
+        return problem_here(seen, handle, _("There is no such record here"), _("It may belong to another link."))
     frame = shell(seen, handle)
     page = _page(frame, found, seen.row.zone)
     return announce(runtime().renderer.render(page, theme_slug(seen)), page.twins)

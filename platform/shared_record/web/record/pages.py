@@ -53,10 +53,13 @@ class Logo:
 class Shell:
     """What every page of one record has. ``base`` is ``/c/<handle>``, ``path`` the way back to this very page.
 
-    ``open_until`` is set while a session is open ("17:40 UTC"), ``open_to_all`` under the policy OPEN.
+    ``host`` is the stored name of the host that the page is sent from, in ASCII: the footer says it beside the vendor.
+    ``open_until`` is set while a session is open ("17:40 UTC"), ``open_to_all`` under the policy OPEN. ``report`` is
+    where the operator is told of a page that poses as somebody else's, or empty.
     """
 
     vendor: str
+    host: str
     base: str
     assets: Assets
     theme_css: str
@@ -67,6 +70,7 @@ class Shell:
     open_to_all: bool = False
     test_data: bool = False
     path: str = "/"
+    report: str = ""
 
     @property
     def inner_opens(self) -> bool:
@@ -432,7 +436,7 @@ class ReceiptPage:
     """A receipt, or one delta by its receipt id. ``shell.base`` is empty: the page does not know the link.
 
     ``root`` is hex in groups of eight; ``total`` is ``None`` where the reader may not see amounts. ``framed``: shown
-    within a page of another site, so its links open a tab of their own.
+    within a page of another site, so its links open a tab of their own. ``verifier_url``: what checks the proof file.
     """
 
     template: ClassVar[str] = "receipt.html"
@@ -452,6 +456,7 @@ class ReceiptPage:
     log_size: str = ""
     later_url: str = ""
     proof_url: str = ""
+    verifier_url: str = ""
     pdf_url: str = ""
     framed: bool = False
     sheet: Sheet | None = None
@@ -472,7 +477,8 @@ class Verify:
     """Checks in the browser: of what the server shows now, and of a file. ``nonce`` lets its two scripts run.
 
     ``log_url`` is empty where not even the log may be named, ``api_url`` and ``proof_url`` where details may not be
-    seen; ``unlock_url`` then is the way in. ``texts``: those of the scripts in the language of the page.
+    seen; ``unlock_url`` then is the way in. ``period`` is checked against what ``figures_url`` gives; ``month`` names
+    it where that is not the current one. ``texts``: those of the scripts in the language of the page.
     """
 
     template: ClassVar[str] = "verify.html"
@@ -480,6 +486,9 @@ class Verify:
     shell: Shell
     files: VerifierFiles
     nonce: str
+    period: str
+    figures_url: str
+    month: str = ""
     log_url: str = ""
     api_url: str = ""
     proof_url: str = ""

@@ -10,6 +10,7 @@ from shared_record.web.record.documents import Document
 from shared_record.web.record.pages import ReceiptPage, Total
 from shared_record.web.record.sheet import sheet
 from shared_record.web.record.visits import document_shell
+from shared_record.web.render import static_url
 from shared_record.web.runtime import runtime
 
 
@@ -45,6 +46,7 @@ def receipt_page(found: Document) -> ReceiptPage:
         log_size=fmt.format_count(signed.size) if signed else "",
         later_url=f"/receipt/{found.later_id}" if found.later_id else "",
         proof_url=f"/receipt/{found.id}.tlog-proof" if found.has_proof_file else "",
+        verifier_url=static_url("verify.html") if found.has_proof_file else "",
         pdf_url=f"/receipt/{found.id}.pdf" if found.seen.may_see(Surface.DETAIL) else "",
         sheet=sheet(found.seen, f"/receipt/{found.id}", runtime().clock.now()),
     )

@@ -11,12 +11,11 @@ from flask import Blueprint, Response, request
 
 from shared_record.access.policy import Surface
 from shared_record.clock import period_of
-from shared_record.errors import NotFoundError
 from shared_record.languages import gettext as _
 from shared_record.ledger.records import Period, list_periods
 from shared_record.web.record import format as fmt
 from shared_record.web.record.pages import Option, Shell
-from shared_record.web.record.visits import enter, shell, theme_slug
+from shared_record.web.record.visits import enter, problem_here, shell, theme_slug
 from shared_record.web.render import static_url
 from shared_record.web.runtime import runtime
 from shared_record.web.tiers import tier
@@ -66,7 +65,7 @@ def show(handle: str) -> Response:
     asked = request.args.get("period") or (_current(found) if found else "")
     chosen = next((one for one in found if one.period == asked), None)
     if chosen is None and asked:
-        raise NotFoundError(f"nothing is recorded in {asked}.", code="PERIOD_NOT_FOUND")
+        return problem_here(seen, handle, _("There is no such period here"), _("Nothing is recorded in it."))
     page = _page(shell(seen, handle), found, chosen, offers_csv="csv" in seen.row.export_formats)
     return runtime().renderer.render(page, theme_slug(seen))
 

@@ -24,6 +24,7 @@ def shell(**changes: object) -> pages.Shell:
     """Return what the sample pages have in common."""
     plain = pages.Shell(
         vendor="Acme Cloud",
+        host="usage.acme.example",
         base=BASE,
         assets=ASSETS,
         theme_css="/static/theme.css",
@@ -91,7 +92,7 @@ CODE = pages.FieldView(
     )
 )
 METHODS = (
-    pages.Option("access-code", "Access code from your invoice", selected=True),
+    pages.Option("access_code", "Access code from your invoice", selected=True),
     pages.Option("email-code", "Code by email", hint="A code is sent to an address on the list for this record."),
     pages.Option("sso", "Sign in with Example ID"),
 )
@@ -101,11 +102,21 @@ def unlock(*, wrong: bool = False, chooser: bool = False) -> pages.Unlock:
     """Return the step-up: the code's form, a wrong code, or the chooser."""
     if chooser:
         return pages.Unlock(shell=shell(), methods=METHODS, next=BASE + "/periods")
-    text = "That code does not match this record. Check your most recent invoice."
+    text = "That code does not match this record. Check your most recent invoice. 4 tries left before a wait."
     view = replace(CODE, value="K7M4QY", error=text) if wrong else CODE
-    form = pages.MethodForm("access-code", "Open with the access code", (view,))
+    form = pages.MethodForm("access_code", "Access code from your invoice", (view,))
     errors = (pages.FormError(text, view.name),) if wrong else ()
     return pages.Unlock(shell=shell(), methods=METHODS, method=form, next=BASE + "/periods", errors=errors)
+
+
+def unlock_sent() -> pages.Unlock:
+    """Return the form for a code that was just sent."""
+    code = pages.FieldView(
+        Field(name="code", label="Code from the email", hint="Eight digits. Blanks and dashes do not matter.")
+    )
+    text = "If this address is on the list for this record, a code is on its way. It works for 15 minutes."
+    form = pages.MethodForm("email-code", "Code by email", (code,), text, challenge="ticket", again="Send again")
+    return pages.Unlock(shell=shell(), methods=METHODS, method=form, next=BASE + "/periods")
 
 
 PERIODS = (
@@ -133,6 +144,12 @@ def activity(*, filtered: bool = False) -> pages.Activity:
         newer_url=BASE + "/activity?before=rec_0000",
         older_url=BASE + "/activity?after=rec_0009",
     )
+
+
+def activity_wrong() -> pages.Activity:
+    """Return the same where a filter cannot be understood."""
+    errors = (pages.FormError("Enter a day such as 2026-11-22.", "from"),)
+    return replace(activity(filtered=True), filter=pages.ActivityFilter(reference="INV-2"), errors=errors)
 
 
 def periods() -> pages.Periods:
@@ -236,6 +253,8 @@ def verify(**changes: object) -> pages.Verify:
         shell=open_shell(),
         files=pages.VerifierFiles("/static/verify.js", "/static/check.js", "/static/verify.py", "/static/verify.html"),
         nonce="nonce-sample",
+        period="2026-11",
+        figures_url=BASE + ".json",
         log_url="/log/t_0123456789abcdef",
         api_url="/api/v1" + BASE,
         proof_url=BASE + "/proof.tlog-proof?period=2026-11",
@@ -247,7 +266,7 @@ def verify(**changes: object) -> pages.Verify:
 def access_log(*, used: bool = True) -> pages.AccessLog:
     """Return devices and facts, or those of a link that nobody used."""
     device = pages.DeviceRow(fmt.moment(NOW - timedelta(hours=1)), fmt.moment(NOW), "Access code", is_this=True)
-    other = replace(device, method="Code by e-mail", hint="k…@northwind.example", is_this=False)
+    other = replace(device, method="Code by email", hint="k…@northwind.example", is_this=False)
     facts = (
         pages.Fact(fmt.moment(NOW), "File downloaded: November 2026, csv."),
         pages.Fact(fmt.moment(NOW - timedelta(hours=1)), "Opened: Access code."),
@@ -261,7 +280,7 @@ def all_pages() -> dict[str, Page]:
     return {
         "landing": landing(),
         "landing_open": landing(shell=open_shell()),
-        "landing_all": landing(shell=shell(open_to_all=True, test_data=True)),
+        "landing_all": landing(shell=shell(open_to_all=True, test_data=True, report="https://records.example/report")),
         "landing_long": landing("12345678901234567890.123456789012345678901234"),
         "landing_medium": landing("123456789.1234", recent=rows(5, inner=False, amounts=("1.123456", "20", "-3000.5"))),
         "landing_empty": empty_landing(),
@@ -269,9 +288,11 @@ def all_pages() -> dict[str, Page]:
         "unlock": unlock(),
         "unlock_wrong": unlock(wrong=True),
         "unlock_chooser": unlock(chooser=True),
+        "unlock_sent": unlock_sent(),
         "leave": pages.Leave(shell(), "Sign in with Example ID", "https://id.example/authorize?state=x&y=1"),
         "activity": activity(),
         "activity_filtered": activity(filtered=True),
+        "activity_wrong": activity_wrong(),
         "periods": periods(),
         "compare": compare(),
         "compare_wide": compare("123456789.123456", "123456788.023456", "1.1"),
@@ -287,6 +308,9 @@ def all_pages() -> dict[str, Page]:
         **detail_pages(open_shell()),
         **more_pages(open_shell()),
         "problem": pages.Problem(ASSETS, "Try again in a few minutes", TOO_MANY, shell=shell()),
+        "problem_here": pages.Problem(
+            ASSETS, "There is no such period here", "Nothing is recorded in it.", shell=open_shell()
+        ),
         "problem_bare": pages.Problem(ASSETS, "This page could not be shown", FAULT, reference="7C4F-19"),
         "not_found": pages.NotFound(ASSETS),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from shared_record.web.record.visits import (
     session_cookie,
     shell,
     theme_slug,
+    time_after,
     unlock_url,
 )
 from shared_record.web.runtime import runtime
@@ -46,8 +48,11 @@ PAGES = (
     "/export/file",
     "/export/prepared",
     "/verify",
+    "/timeline",
+    "/receipts",
     "/access-log",
 )
+_ONE_OF_MANY = re.compile(r"/activity/[0-9A-Za-z_]{1,64}|/periods/[0-9]{4}-[0-9]{2}(?:/verify)?", re.ASCII)
 
 MOST_TYPED = 1000
 """Characters of an answer that a method is given."""
@@ -179,10 +184,11 @@ def safe_next(handle: str, target: str) -> str:
         parsed = urlsplit(target)
     except ValueError:
         return base
-    inside = parsed.path.lower().startswith(base) and parsed.path[len(base) :] in PAGES
+    below = parsed.path[len(base) :]
+    inside = parsed.path.lower().startswith(base) and (below in PAGES or _ONE_OF_MANY.fullmatch(below))
     if parsed.scheme or parsed.netloc or not inside or not target.isascii() or not target.isprintable():
         return base
-    return f"{base}{parsed.path[len(base) :]}" + (f"?{parsed.query}" if parsed.query else "")
+    return f"{base}{below}" + (f"?{parsed.query}" if parsed.query else "")
 
 
 class _Form:
@@ -210,9 +216,9 @@ class _Form:
                 return self._leave(offer, result.challenge.redirect)
             return self.page(offer.key, asked=result)
         if result.wait is None:
-            return self.page(offer.key, error=result.reason, status=403, asked=result.asked)
+            return self.page(offer.key, error=_refusal(result), status=403, asked=result.asked)
         status = 503 if result.code == stepup.UNAVAILABLE else 429
-        text = _wait_text(result.reason, result.wait.seconds)
+        text = self._wait_text(result.reason, result.wait)
         page = self.page(offer.key, error=text, status=status, asked=result.asked)
         page.headers["Retry-After"] = str(result.wait.seconds)
         return page
@@ -244,6 +250,10 @@ class _Form:
     def _shell(self) -> Shell:
         path = unlock_url(self.handle, self.target)
         return shell(self.seen, self.handle, binding=self._binding, path=path)
+
+    def _wait_text(self, reason: str, wait: Wait) -> str:
+        text = reason + " " + _("You can try again after %(time)s.") % {"time": time_after(wait, self.seen.row.zone)}
+        return text + " " + _("You can use another method now.") if len(self.offered) > 1 else text
 
     def _leave(self, offer: stepup.Offer, url: str) -> Response:
         page = Leave(self._shell(), offer.choice.title, url)
@@ -294,7 +304,11 @@ def _unfinished(status: int, wait: Wait | None = None) -> Response:
     return problem(_("The sign-in did not finish"), message, status, wait.seconds if wait is not None else None)
 
 
-def _wait_text(reason: str, seconds: int) -> str:
-    minutes = -(-seconds // 60)
-    wait = ngettext("You can try again in %(count)d minute.", "You can try again in %(count)d minutes.", minutes)
-    return f"{reason} {wait % {'count': minutes}}"
+def _refusal(result: stepup.NotOpened) -> str:
+    left = result.tries_left
+    if left is None:
+        return result.reason
+    if left == 0:
+        return result.reason + " " + _("There is a wait before the next try.")
+    text = ngettext("%(count)d try left before a wait.", "%(count)d tries left before a wait.", left)
+    return f"{result.reason} {text % {'count': left}}"

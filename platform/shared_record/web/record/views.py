@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from shared_record.access.policy import Surface
 from shared_record.access.sessions import Visit
-from shared_record.clock import period_bounds, period_of
+from shared_record.clock import is_month, period_bounds, period_of
 from shared_record.delivery.events import COMPARE_RUN, RECORD_VIEWED
 from shared_record.errors import Detail, InvalidInputError, NotFoundError
 from shared_record.exports.service import write_rows
@@ -45,7 +45,7 @@ from shared_record.web.record.proofs import prove_asked
 from shared_record.web.record.remembered import offer
 from shared_record.web.record.sheet import sheet
 from shared_record.web.record.twins import announce, csv_table, twins_of
-from shared_record.web.record.visits import enter, shell, theme_slug, unlock_url
+from shared_record.web.record.visits import enter, problem_here, shell, theme_slug, unlock_url
 from shared_record.web.render import static_url
 from shared_record.web.runtime import runtime
 from shared_record.web.script_texts import script_texts
@@ -240,9 +240,7 @@ def _read_query(zone: str) -> _Query:
     errors: list[FormError] = []
     now = runtime().clock.now()
     period = arguments.get("period") or period_of(now)
-    try:
-        period_bounds(period)
-    except (ValueError, OverflowError):
+    if not is_month(period):
         errors.append(FormError(_("Choose a month such as 2026-11."), "period"))
         period = period_of(now)
     zone = "UTC" if typed.in_utc else zone
@@ -445,26 +443,34 @@ def _compared(page: pages.Compare, first: Period, second: Period) -> pages.Compa
 
 
 @record.get("/c/<handle>/verify")
+@record.get("/c/<handle>/periods/<period>/verify")
 @tier(Gatekeeper.NOBODY)
-def verify(handle: str) -> Response:
-    """Check in the browser: what this server shows now, as far as the visit may see it, and any file."""
+def verify(handle: str, period: str | None = None) -> Response:
+    """Check in the browser: what this server shows now of a month, as far as the visit may see it, and any file."""
     seen = enter(handle, None)
-    frame, period = shell(seen, handle), period_of(runtime().clock.now())
+    frame, current = shell(seen, handle), period_of(runtime().clock.now())
+    checked = period or current
+    if not is_month(checked):
+        return problem_here(seen, handle, _("There is no such period here"), _("Choose a month such as 2026-11."))
     page = pages.Verify(
         shell=frame,
         files=pages.VerifierFiles(*map(static_url, ("verify.js", "check.js", "verify.py", "verify.html"))),
         texts=script_texts("verify.js", "check.js"),
         nonce=secrets.token_urlsafe(16),
+        period=checked,
+        figures_url=f"{frame.base}/periods/{checked}.json" if period else f"{frame.base}.json",
+        month=fmt.format_month(checked) if period else "",
     )
     if seen.may_see(Surface.LANDING):
         with runtime().db.read(seen.scope) as connection:
             page = replace(page, log_url=log_url(connection, seen.scope))
     if seen.may_see(Surface.DETAIL):
-        name = f"proof-{period}.tlog-proof"
-        proof_url = f"{frame.base}/proof.tlog-proof?{urlencode({'period': period})}"
+        name = f"proof-{checked}.tlog-proof"
+        proof_url = f"{frame.base}/proof.tlog-proof?{urlencode({'period': checked})}"
         page = replace(page, api_url=f"/api/v1{frame.base}", proof_url=proof_url, proof_name=name)
     else:
-        page = replace(page, unlock_url=unlock_url(handle, f"{frame.base}/verify"))
+        here = f"{frame.base}/periods/{period}/verify" if period else f"{frame.base}/verify"
+        page = replace(page, unlock_url=unlock_url(handle, here))
     return allow_scripts(runtime().renderer.render(page, theme_slug(seen)), page.nonce)
 
 

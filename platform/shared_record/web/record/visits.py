@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from urllib.parse import urlencode
 
 from flask import Request, Response, abort, g, redirect, request
@@ -14,7 +15,7 @@ from shared_record.access import sessions
 from shared_record.access.links import normalise_handle
 from shared_record.access.policy import Surface
 from shared_record.access.sessions import Here, Moved, Visit
-from shared_record.access.throttle import HANDLE_MISSES, network_of
+from shared_record.access.throttle import HANDLE_MISSES, Wait, network_of
 from shared_record.errors import AccessDeniedError, LimitedError, NotFoundError, RecordMovedError
 from shared_record.hosts.gate import client_address, host_match
 from shared_record.hosts.resolver import Role, Source
@@ -107,10 +108,18 @@ def missing(*, machine: bool) -> Exception:
     if wait is not None and machine:
         return LimitedError("Many requests came from this connection. Try again later.", retry_after=wait.seconds)
     if wait is not None:
-        return _answer(problem(_("Try again later"), _("Many requests came from this connection."), 429, wait.seconds))
+        message = _("Many requests came from this connection. Try again after %(time)s.") % {"time": time_after(wait)}
+        return _answer(problem(_("Try again later"), message, 429, wait.seconds))
     if machine:
         return NotFoundError("This link is not in use here.", code="NOT_FOUND")
     return _answer(not_found())
+
+
+def time_after(wait: Wait, zone: str = "UTC") -> str:
+    """Return when a wait is over, to the minute and never too early: the time of day, with the date if that is far."""
+    now = runtime().clock.now()
+    over = now + timedelta(seconds=wait.seconds + 59)
+    return fmt.format_clock(over, zone) if over - now < timedelta(hours=12) else fmt.format_moment(over, zone)
 
 
 def moved(found: Moved, handle: str, *, machine: bool) -> Exception:
@@ -135,6 +144,7 @@ def shell(seen: Visit, handle: str, *, binding: str | None = None, path: str | N
         binding = session_cookie(seen)
     return Shell(
         vendor=row.vendor,
+        host=seen.host,
         base=f"/c/{handle.lower()}",
         assets=assets(),
         theme_css=theme_css_url(theme),
@@ -145,6 +155,7 @@ def shell(seen: Visit, handle: str, *, binding: str | None = None, path: str | N
         open_to_all=seen.may_see(Surface.DETAIL) and seen.session is None,
         test_data=seen.is_test,
         path=path or page_path(),
+        report=parts.settings.report_to,
     )
 
 
@@ -184,6 +195,12 @@ def problem(title: str, message: str, status: int, retry_after: int | None = Non
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
     return response
+
+
+def problem_here(seen: Visit, handle: str, title: str, message: str, status: int = 404) -> Response:
+    """Return the same as a page of the record, for who has reached it: the way to its other pages stays."""
+    page = Problem(assets(), title, message, shell=shell(seen, handle))
+    return runtime().renderer.render(page, theme_slug(seen), status)
 
 
 def _answer(response: AnyResponse) -> HTTPException:

@@ -130,15 +130,15 @@ async function compareRecords(memory, current, now, keys) {
   }
   return states;
 }
-// The current period: the proof, and that the pages show the same.
+// The period of this page: the proof, and that the record's pages show the same.
 async function checkRecord(keys, lines) {
   let data = null;
-  try { data = await get(`${place.api}/proof`); } catch (error) {
+  try { data = await get(`${place.api}/proof?period=${place.period}`); } catch (error) {
     if (error.code !== "PERIOD_NOT_FOUND" && error.code !== "PROOF_NOT_FOUND") throw error;
     lines.push(error.code === "PERIOD_NOT_FOUND" ? t("Nothing recorded yet this period.") : t("No checkpoint covers a record of this period yet."));
     return null;
   }
-  const found = await proved(data.tlogProof, keys), shown = await get(`${place.base}.json`);
+  const found = await proved(data.tlogProof, keys), shown = await get(place.figures);
   lines.push(t("In this customer’s record: {records} of {period} with a total of {total} {unit}.", { records: records(found.rows), period: month(found.period), total: group(found.total), unit: found.unit }));
   if (shown.period !== found.period) return found;
   need(shown.records >= found.rows, t("the record page shows {records}, the checkpoint covers {covered}", { records: records(shown.records), covered: found.rows }));
