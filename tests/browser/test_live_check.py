@@ -205,6 +205,10 @@ def test_a_file_is_checked_there_too(chromium: Chromium, demo: Demo, tmp_path: P
         expect(page.locator("#result")).to_have_text(MATCHES)
         expect(page.locator("#result")).to_be_focused()
         opened.check()
+        assert "The key was taken" not in page.locator("#key").inner_text()
+        page.get_by_label("File to check").set_input_files(next(tmp_path.glob("proof-*")))
+        expect(page.locator("#key")).to_contain_text("The key was taken from this server.")
+        expect(page.locator("#result")).to_have_text(MATCHES)
         found = page.evaluate(PART)
         assert (found["result"], found["rows"], found["total"]) == ("matches", 1, "7.25")
         assert not [line for line in found["notChecked"] if "proof root" in line]

@@ -207,6 +207,8 @@ async function run() {
   const evidence = result === "differs" && memory ? [t("Shown on {day}:", { day: when(memory.seen) }), memory.note.trim(), t("Shown now:"), now ? now.note.trim() : t("nothing that could be read")].join("\n\n") : broken ? t("Nothing of it could be read.") : "";
   show(result, reason, lines, remark, prints, evidence);
 }
+// A file that is checked here without its policy is judged by the key of this server, which the page says.
+globalThis.sharedRecord.keys = () => load(`${place.log}/policy`).then(policy).catch(() => []);
 $("live-forget").addEventListener("click", () => { localStorage.removeItem(key); run(); });
 $("live-again").addEventListener("click", run);
 $("live-script").hidden = false;
