@@ -254,7 +254,7 @@ def test_i11_a_providers_words_are_not_shown(listed: Shop, idp: MockIdp) -> None
     refused = sign_in(visitor, idp, url, code=None, **words)
     assert refused.status_code == 403
     assert "The sign-in with Acme ID was cancelled, or not allowed there." in refused.text
-    assert "555" not in refused.text
+    assert "call 555" not in refused.text
     assert "default-src 'none'" in refused.headers["Content-Security-Policy"]
 
 
