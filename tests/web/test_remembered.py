@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -163,6 +165,80 @@ def test_a_page_that_stands_costs_one_query(shop: Shop) -> None:
     shop.record(WHO, "1")
     assert statements.during(lambda: one.get(url)) > 3
     assert statements.during(lambda: one.get(url)) == 1
+
+
+class Door:
+    """A lock that tells of everybody who comes to it."""
+
+    def __init__(self) -> None:
+        self.lock, self.came = threading.Lock(), threading.Semaphore(0)
+
+    def __enter__(self) -> None:
+        self.came.release()
+        self.lock.acquire()
+
+    def __exit__(self, *_failure: object) -> None:
+        self.lock.release()
+
+
+class SharedLook:
+    """One thread that looks and is held up, and others that come meanwhile."""
+
+    def __init__(self) -> None:
+        self.looks, self.door, self.go_on = remembered._Looks(), Door(), threading.Event()
+        self.looks._turn = self.door  # type: ignore[assignment]
+        self.threads = ThreadPoolExecutor(9)
+
+    def first(self, outcome: bool) -> Future[bool]:
+        begun = threading.Event()
+
+        def look() -> bool:
+            begun.set()
+            assert self.go_on.wait(60)
+            return outcome
+
+        found = self.threads.submit(self.looks.share, look)
+        assert begun.wait(60)
+        self.door.came.acquire()
+        return found
+
+    def other(self, look: Callable[[], bool]) -> Future[bool]:
+        found = self.threads.submit(self.looks.share, look)
+        assert self.door.came.acquire(timeout=60)
+        return found
+
+
+@pytest.fixture
+def shared() -> Iterator[SharedLook]:
+    made = SharedLook()
+    yield made
+    made.go_on.set()
+    made.threads.shutdown()
+
+
+def test_s05_a_look_that_began_before_a_request_came_is_not_good_for_it(shared: SharedLook) -> None:
+    first = shared.first(outcome=True)
+    second = shared.other(lambda: False)
+    shared.go_on.set()
+    assert (first.result(60), second.result(60)) == (True, False)
+
+
+def test_requests_that_wait_together_share_a_look(shared: SharedLook) -> None:
+    taken: list[bool] = []
+    first = shared.first(outcome=False)
+    others = [shared.other(lambda: taken.append(True) or True) for _ in range(7)]
+    shared.go_on.set()
+    assert [one.result(60) for one in (first, *others)] == [False, *[True] * 7]
+    assert len(taken) == 1
+
+
+def test_a_look_that_fails_says_no_to_those_who_wait(shared: SharedLook) -> None:
+    first = shared.first(outcome=True)
+    second, third = (shared.other(lambda: bool(1 / 0)) for _ in range(2))
+    shared.go_on.set()
+    assert first.result(60)
+    assert isinstance(second.exception(60), ZeroDivisionError) != isinstance(third.exception(60), ZeroDivisionError)
+    assert not (third.result() if third.exception() is None else second.result())
 
 
 @pytest.mark.parametrize("policy", POLICIES)

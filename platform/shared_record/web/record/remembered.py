@@ -3,7 +3,8 @@
 What a page costs is to make it; what it is made from is read quickly. So that is read each time, by one query: the row
 that decides who may see what, how far the customer's periods have come, and the newest checkpoint. Only where all of it
 is what the remembered page was made from, in the same minute, is that page sent, with a nonce of its own. Anything else
-goes to Flask: a request that is not a plain one without cookies, any change, a database that cannot be asked.
+goes to Flask: a request that is not a plain one without cookies, any change, a database that cannot be asked. Requests
+for one page that come at once share a look at the database, if it began after they came.
 
 Deltas are only ever added, and each moves its period's size: those that a page shows need not be read again.
 """
@@ -15,8 +16,9 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import Request
@@ -74,6 +76,23 @@ class _Basis:
         return [(*self.seen.row, self.found.coverage.newest_epoch, *one) for one in reach or [(None,) * 5]]
 
 
+class _Looks:
+    """Looks at one thing, which several threads share: one that began after a thread came in is good for it."""
+
+    def __init__(self) -> None:
+        self._turn, self._begun, self._outcome = threading.Lock(), 0, False
+
+    def share(self, look: Callable[[], bool]) -> bool:
+        """Return what a look gives that began after this call did: another thread's, or one of our own."""
+        begun = self._begun
+        with self._turn:
+            if self._begun == begun:
+                self._begun += 1
+                self._outcome = False  # what a look that fails leaves to those who wait
+                self._outcome = look()
+            return self._outcome
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """A page in the parts between which its nonce stands, and its header fields likewise."""
@@ -83,6 +102,7 @@ class _Answer:
     fields: list[tuple[str, str]]
     policy: list[str]
     body: list[bytes]
+    looks: _Looks = field(default_factory=_Looks)
 
     @classmethod
     def of(cls, basis: _Basis, fields: list[tuple[str, str]], body: bytes) -> _Answer:
@@ -123,7 +143,7 @@ class Remembered:
         match = host_match(environ)
         key = (match.host, match.config, match.twin, environ["PATH_INFO"], environ.get("HTTP_ACCEPT_LANGUAGE"))
         known = self._recall(key)
-        if known is None or not self._stands(known, handle):
+        if known is None or not known.looks.share(partial(self._stands, known, handle)):
             return self._ask(key, environ, start_response)
         seen = known.basis.seen
         if seen.may_see(Surface.LANDING):
