@@ -174,6 +174,7 @@ def test_l08_going_back_after_closing_shows_nothing_of_the_record(chromium: Chro
         page.goto(f"{person.url}/activity")
         expect(page.locator("tbody tr").first).to_be_visible()
         page.get_by_role("link", name="Access log").click()
+        expect(page.get_by_role("heading", name="Access log", level=1)).to_be_visible()
         opened.check()
         page.get_by_role("button", name="Close record").click()
         page.wait_for_url(person.url)

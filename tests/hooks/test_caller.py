@@ -89,7 +89,8 @@ def test_n01_calls_that_hang_take_the_places_of_their_own_method_and_tenant_only
             break
         except UnavailableError:
             assert time.monotonic() < limit
-    assert not caller._running
+    while caller._running:  # those that hung end one by one
+        assert time.monotonic() < limit
 
 
 def test_n01_all_calls_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
