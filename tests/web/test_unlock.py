@@ -117,26 +117,25 @@ def test_a_wrong_code_tells_the_tries_that_are_left_and_when_the_next_is_possibl
     assert f"You can try again after {again:%H:%M} UTC. You can use another method now." in told[5]
 
 
+def led_to(shop: Shop, visitor: Visitor, path: str) -> tuple[int, str]:
+    """Ask for a page of a record, give the code, and return where that leads."""
+    offer(shop, "access_code")
+    url = url_of(shop, "cust_a")
+    page = visitor.get(f"{url}/unlock?next={shop.link('cust_a').path}{path}")
+    opened = fill(visitor, url, page, **{"field-code": shop.code("cust_a")})
+    return opened.status_code, opened.headers["Location"]
+
+
 @pytest.mark.parametrize(
     "path", ["/timeline", "/receipts", "/reconcile", "/periods/2026-11", "/periods/2026-11/verify", "/activity/rec_1"]
 )
 def test_what_was_asked_for_opens_after_the_code(shop: Shop, visitor: Visitor, path: str) -> None:
-    offer(shop, "access_code")
-    url = url_of(shop, "cust_a")
-    here = "/c/" + url.partition("/c/")[2]
-    page = visitor.get(f"{url}/unlock?next={here}{path}")
-    opened = fill(visitor, url, page, **{"field-code": shop.code("cust_a")})
-    assert (opened.status_code, opened.headers["Location"]) == (303, here + path)
+    assert led_to(shop, visitor, path) == (303, shop.link("cust_a").path + path)
 
 
 @pytest.mark.parametrize("path", ["/activity/../../x", "/activity/a/b", "/periods/2026-1", "/sessions/end", "/close"])
 def test_nothing_else_opens_after_the_code(shop: Shop, visitor: Visitor, path: str) -> None:
-    offer(shop, "access_code")
-    url = url_of(shop, "cust_a")
-    here = "/c/" + url.partition("/c/")[2]
-    page = visitor.get(f"{url}/unlock?next={here}{path}")
-    opened = fill(visitor, url, page, **{"field-code": shop.code("cust_a")})
-    assert (opened.status_code, opened.headers["Location"]) == (303, here)
+    assert led_to(shop, visitor, path) == (303, shop.link("cust_a").path)
 
 
 def test_two_steps_in_a_browser(shop: Shop, visitor: Visitor, post: Post) -> None:

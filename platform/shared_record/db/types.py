@@ -42,13 +42,20 @@ class _canonical_text(FunctionElement[str]):
     name = "canonical_text"
 
 
+class _is_set(FunctionElement[int]):
+    type = Integer()
+    inherit_cache = True
+    name = "is_set"
+
+
 @compiles(_canonical_text, "postgresql")
 def _trim_scale(element: _canonical_text, compiler: Any, **kw: Any) -> str:
     return f"CAST(trim_scale({compiler.process(element.clauses, **kw)}) AS TEXT)"
 
 
 @compiles(_canonical_text)
-def _as_stored(element: _canonical_text, compiler: Any, **kw: Any) -> str:
+@compiles(_is_set)
+def _as_stored(element: FunctionElement[Any], compiler: Any, **kw: Any) -> str:
     return str(compiler.process(element.clauses, **kw))
 
 
@@ -105,17 +112,6 @@ class Amount(TypeDecorator[str]):
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Select the column as canonical text."""
         return amount_text(column)
-
-
-class _is_set(FunctionElement[int]):
-    type = Integer()
-    inherit_cache = True
-    name = "is_set"
-
-
-@compiles(_is_set)
-def _bare(element: _is_set, compiler: Any, **kw: Any) -> str:
-    return str(compiler.process(element.clauses, **kw))
 
 
 def is_set(column: ColumnElement[bool]) -> ColumnElement[Any]:

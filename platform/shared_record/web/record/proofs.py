@@ -11,7 +11,7 @@ from flask import request
 from sqlalchemy import Connection
 
 from shared_record.access.sessions import Visit
-from shared_record.clock import period_bounds, period_of
+from shared_record.clock import is_month, period_of
 from shared_record.db import lookup
 from shared_record.errors import ConflictError, Detail, InvalidInputError, NotFoundError
 from shared_record.ledger.merkle import HASH_SIZE
@@ -95,10 +95,8 @@ def prove_since(seen: Visit) -> tuple[Period, Older, RecordConsistency]:
 
 def _period(connection: Connection, seen: Visit, asked: str | None) -> Period:
     name = asked or period_of(runtime().clock.now())
-    try:
-        period_bounds(name)
-    except (ValueError, OverflowError) as error:
-        raise _invalid("period", "Name a month such as 2026-11.") from error
+    if not is_month(name):
+        raise _invalid("period", "Name a month such as 2026-11.")
     found = find_period(connection, seen.scope, seen.customer_id, name)
     if found is None:
         raise NotFoundError(f"Nothing is recorded in {name}.", code="PERIOD_NOT_FOUND")
